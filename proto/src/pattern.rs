@@ -1,0 +1,175 @@
+//! Patterns: what subscribers and rules say to mean many topics.
+//!
+//! Matching is iterative and bounded by the product of the lengths, so no pattern can hang or overflow a broker
+//! (CVE-2024-31228 was a recursion in such a matcher).
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::topic::{Fault, Topic, TopicError, check_segments};
+
+/// A valid pattern: a topic in which `*` stands for one segment and `**` for any number of them, also none.
+///
+/// A wildcard in the first place never matches the broker's own topics, those that start with `$`.
+///
+/// ```
+/// use pipebus_proto::{pattern::Pattern, topic::Topic};
+/// let pattern = Pattern::new("sensors/*/temp")?;
+/// assert!(pattern.matches(&Topic::new("sensors/kitchen/temp")?));
+/// assert!(!pattern.matches(&Topic::new("sensors/kitchen/oven/temp")?));
+/// # Ok::<(), pipebus_proto::topic::TopicError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pattern(Arc<str>);
+
+impl Pattern {
+    /// Checks `text` and makes a pattern of it.
+    ///
+    /// # Errors
+    /// What is wrong, and at which byte.
+    pub fn new(text: &str) -> Result<Pattern, TopicError> {
+        check_segments(text, |start, segment| match segment.find('*') {
+            Some(at) if segment != "*" && segment != "**" => {
+                Err(TopicError::new(text, start + at, Fault::MixedWildcard))
+            }
+            _ => Ok(()),
+        })?;
+        Ok(Pattern(text.into()))
+    }
+
+    /// Whether `topic` is one of those meant.
+    pub fn matches(&self, topic: &Topic) -> bool {
+        if topic.is_reserved() && !self.0.starts_with('$') {
+            return false;
+        }
+        let mut pattern = self.0.split('/');
+        let mut segments = topic.as_str().split('/');
+        // Where to go on when what follows the last `**` does not fit: that `**` then takes one segment more.
+        // Earlier ones need no second try, for the last one can take whatever they would.
+        let mut retry: Option<(std::str::Split<'_, char>, std::str::Split<'_, char>)> = None;
+        loop {
+            let segments_before = segments.clone();
+            let fits = match (pattern.next(), segments.next()) {
+                (Some("**"), _) => {
+                    segments = segments_before.clone();
+                    retry = Some((pattern.clone(), segments_before));
+                    true
+                }
+                (Some("*"), Some(_)) => true,
+                (Some(wanted), Some(segment)) => wanted == segment,
+                (None, None) => return true,
+                _ => false,
+            };
+            if fits {
+                continue;
+            }
+            let Some((after, rest)) = &mut retry else { return false };
+            if rest.next().is_none() {
+                return false;
+            }
+            pattern = after.clone();
+            segments = rest.clone();
+        }
+    }
+
+    /// The pattern as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+impl From<Topic> for Pattern {
+    /// Every topic is the pattern of itself.
+    fn from(topic: Topic) -> Pattern {
+        Pattern(topic.as_str().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check(pattern: &str, topic: &str, expected: bool) {
+        let got = Pattern::new(pattern).unwrap().matches(&Topic::new(topic).unwrap());
+        assert_eq!(got, expected, "{pattern} against {topic}");
+    }
+
+    #[test]
+    fn one_star_is_exactly_one_segment() {
+        check("a/*", "a/b", true);
+        check("a/*", "a", false);
+        check("a/*", "a/b/c", false);
+        check("*/b", "a/b", true);
+    }
+
+    #[test]
+    fn two_stars_are_any_number_of_segments() {
+        check("**", "a", true);
+        check("**", "a/b/c", true);
+        check("a/**", "a", true);
+        check("a/**", "a/b/c", true);
+        check("a/**", "b", false);
+        check("a/**/z", "a/z", true);
+        check("a/**/z", "a/b/z/c/z", true);
+        check("a/**/z", "a/b/c", false);
+        check("**/b/**/c", "a/b/x/b/c", true);
+        check("**/*", "a", true);
+        check("**/*/*", "a", false);
+    }
+
+    #[test]
+    fn wildcards_leave_the_brokers_own_topics_alone() {
+        check("**", "$bus/status", false);
+        check("*/status", "$bus/status", false);
+        check("$bus/**", "$bus/status", true);
+        check("$bus/*", "$bus/status", true);
+        check("a/**", "a/$b", true);
+    }
+
+    #[test]
+    fn a_star_stands_alone_in_its_segment() {
+        for bad in ["a*", "a/b*/c", "***", "a/*b"] {
+            assert_eq!(Pattern::new(bad).unwrap_err().fault, Fault::MixedWildcard, "{bad}");
+        }
+    }
+
+    /// The definition, word for word: slow and recursive, to hold the real one against.
+    fn naive(pattern: &[&str], topic: &[&str]) -> bool {
+        match (pattern, topic) {
+            ([], []) => true,
+            (["**", rest @ ..], _) => (0..=topic.len()).any(|skip| naive(rest, &topic[skip..])),
+            (["*", rest @ ..], [_, more @ ..]) => naive(rest, more),
+            ([one, rest @ ..], [segment, more @ ..]) => one == segment && naive(rest, more),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn matching_agrees_with_its_definition(
+            pattern in prop::collection::vec(prop::sample::select(vec!["a", "b", "*", "**"]), 1..7),
+            topic in prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..7),
+        ) {
+            let expected = naive(&pattern, &topic);
+            check(&pattern.join("/"), &topic.join("/"), expected);
+        }
+
+        #[test]
+        fn any_text_is_judged_without_panic(text in "\\PC{0,300}|[a-c*/$]{0,20}") {
+            let _ = (Topic::new(&text), Pattern::new(&text));
+        }
+    }
+}

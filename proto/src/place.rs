@@ -1,0 +1,150 @@
+//! Where a bus is: addresses, and the names of the files in its directory. Pure arithmetic; touches no file.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::knock::KnockId;
+
+/// How people name a bus: `system`, `session`, or its directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Address {
+    /// The machine's bus, `/run/pipebus`.
+    System,
+    /// The user's own bus, in `$XDG_RUNTIME_DIR/pipebus`.
+    #[default]
+    Session,
+    /// The bus in this directory.
+    Directory(PathBuf),
+}
+
+impl Address {
+    /// The bus's place, given what surrounds the program.
+    pub fn place(&self, surroundings: &Surroundings) -> Place {
+        let directory = match (self, &surroundings.runtime_directory) {
+            (Address::System, _) => PathBuf::from("/run/pipebus"),
+            (Address::Session, Some(runtime)) => runtime.join("pipebus"),
+            (Address::Session, None) => {
+                surroundings.temporary_directory.join(format!("pipebus-{}", surroundings.uid))
+            }
+            (Address::Directory(path), _) => path.clone(),
+        };
+        Place { directory }
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Address, AddressError> {
+        match text {
+            "system" => Ok(Address::System),
+            "session" => Ok(Address::Session),
+            _ if text.contains("://") => Err(AddressError::Remote(text.to_owned())),
+            _ if text.contains('/') => Ok(Address::Directory(PathBuf::from(text))),
+            _ => Err(AddressError::Unknown(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::System => f.write_str("system"),
+            Address::Session => f.write_str("session"),
+            Address::Directory(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Why a text is no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddressError {
+    /// Neither a word that is known nor a path.
+    #[error("{0:?} is no bus: say system, session, or a directory with a slash in it such as ./{0}")]
+    Unknown(String),
+    /// A bus on another machine.
+    #[error("{0:?} is a remote address; only buses of this machine can be reached: say system, session or a directory")]
+    Remote(String),
+}
+
+/// What an address depends on, read by the caller from its environment.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// `$XDG_RUNTIME_DIR`, if set and absolute.
+    pub runtime_directory: Option<PathBuf>,
+    /// The directory for temporary files.
+    pub temporary_directory: PathBuf,
+    /// The user's number.
+    pub uid: u32,
+}
+
+/// A bus's directory and what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    directory: PathBuf,
+}
+
+impl Place {
+    /// The bus in this directory.
+    pub fn new(directory: impl Into<PathBuf>) -> Place {
+        Place { directory: directory.into() }
+    }
+
+    /// The directory itself.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The well-known FIFO on which clients knock.
+    pub fn door(&self) -> PathBuf {
+        self.directory.join("bus")
+    }
+
+    /// The directory in which clients make their FIFOs.
+    pub fn instances(&self) -> PathBuf {
+        self.directory.join("instances")
+    }
+
+    /// The file that the broker locks, with its pid in it.
+    pub fn lock(&self) -> PathBuf {
+        self.directory.join("broker.lock")
+    }
+
+    /// The FIFO on which the client of this knock sends.
+    pub fn up(&self, id: &KnockId) -> PathBuf {
+        self.instances().join(format!("{id}.up"))
+    }
+
+    /// The FIFO on which the client of this knock receives.
+    pub fn down(&self, id: &KnockId) -> PathBuf {
+        self.instances().join(format!("{id}.down"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(address: &str, runtime: Option<&str>, expected: &str) {
+        let surroundings = Surroundings {
+            runtime_directory: runtime.map(PathBuf::from),
+            temporary_directory: "/tmp".into(),
+            uid: 1000,
+        };
+        let place = address.parse::<Address>().unwrap().place(&surroundings);
+        assert_eq!(place.directory(), Path::new(expected), "{address}");
+    }
+
+    #[test]
+    fn an_address_is_a_word_or_a_path() {
+        check("system", None, "/run/pipebus");
+        check("session", Some("/run/user/1000"), "/run/user/1000/pipebus");
+        check("session", None, "/tmp/pipebus-1000");
+        check("/a/b", None, "/a/b");
+        check("./b", None, "./b");
+        assert_eq!("sesion".parse::<Address>(), Err(AddressError::Unknown("sesion".into())));
+        assert!(matches!("ssh://host".parse::<Address>(), Err(AddressError::Remote(_))));
+    }
+}

@@ -1,0 +1,304 @@
+//! Bytes in, spans out: where a stream of frames is cut.
+//!
+//! Heads are checked here, and whether frames are whole; who may send them, and in which order, is the reader's to
+//! judge.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::frame::{HEAD_BYTES, Head, Kind, Malformed, Part};
+use crate::topic::{InstanceId, TopicId};
+use crate::wire;
+
+/// A run of whole frames that go the same way: same kind, topic and sender.
+///
+/// Either any number of unfragmented messages with rising sequence numbers, or one frame of another kind or one
+/// fragment. Forwarded as it is; cloning shares the bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The frames, one after another, never empty.
+    pub bytes: Bytes,
+    /// What the frames are.
+    pub kind: Kind,
+    /// Which part of its message the frame is; [`Part::Whole`] where there are several.
+    pub part: Part,
+    /// Their topic.
+    pub topic: TopicId,
+    /// Their sender.
+    pub sender: InstanceId,
+    /// The sequence number of the first.
+    pub first: u64,
+    /// The sequence number of the last.
+    pub last: u64,
+    /// How many frames there are, at least 1.
+    pub frames: u32,
+}
+
+impl Span {
+    /// The frames, one by one.
+    pub fn iter(&self) -> impl Iterator<Item = Frame> {
+        let mut rest = self.bytes.clone();
+        std::iter::from_fn(move || Frame::split_from(&mut rest))
+    }
+
+    /// How many messages begin in it.
+    pub fn messages(&self) -> u64 {
+        if self.part.begins() { u64::from(self.frames) } else { 0 }
+    }
+
+    /// Cuts before the first frame that does not fit `bytes_max`: what fits, and the rest.
+    pub fn cut(self, bytes_max: usize) -> (Option<Span>, Option<Span>) {
+        if self.bytes.len() <= bytes_max {
+            return (Some(self), None);
+        }
+        let mut at = 0;
+        let mut frames = 0;
+        while let Some(head) = head_at(&self.bytes, at) {
+            if at + head.frame_bytes() > bytes_max {
+                break;
+            }
+            at += head.frame_bytes();
+            frames += 1;
+        }
+        self.cut_at(at, frames)
+    }
+
+    /// Cuts after `frames` frames: what is before, and the rest.
+    pub fn cut_after(self, frames: u32) -> (Option<Span>, Option<Span>) {
+        let mut at = 0;
+        for _ in 0..frames {
+            let Some(head) = head_at(&self.bytes, at) else { break };
+            at += head.frame_bytes();
+        }
+        let frames = frames.min(self.frames);
+        self.cut_at(at, frames)
+    }
+
+    /// The last frames that fit `bytes_max`, and how many there are before them.
+    pub fn newest(self, bytes_max: usize) -> (Option<Span>, u32) {
+        let mut at = 0;
+        let mut skipped = 0;
+        while self.bytes.len() - at > bytes_max {
+            let Some(head) = head_at(&self.bytes, at) else { break };
+            at += head.frame_bytes();
+            skipped += 1;
+        }
+        (self.cut_at(at, skipped).1, skipped)
+    }
+
+    fn cut_at(mut self, at: usize, frames: u32) -> (Option<Span>, Option<Span>) {
+        if at == 0 {
+            return (None, Some(self));
+        }
+        if at >= self.bytes.len() {
+            return (Some(self), None);
+        }
+        let mut before = self.clone();
+        before.bytes.truncate(at);
+        before.frames = frames;
+        self.bytes = self.bytes.slice(at..);
+        self.frames -= frames;
+        // The sequence numbers need not be consecutive: on its way a span may have lost some.
+        self.first = head_at(&self.bytes, 0).map_or(self.first, |head| head.sequence);
+        before.last = before.iter().last().map_or(before.first, |frame| frame.head.sequence);
+        (Some(before), Some(self))
+    }
+}
+
+/// One frame, whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Its head.
+    pub head: Head,
+    /// What follows the head: metadata and payload.
+    pub body: Bytes,
+}
+
+impl Frame {
+    fn split_from(rest: &mut Bytes) -> Option<Frame> {
+        let head = head_at(rest, 0)?;
+        if rest.len() < head.frame_bytes() {
+            return None;
+        }
+        let body = rest.split_to(head.frame_bytes()).split_off(HEAD_BYTES);
+        Some(Frame { head, body })
+    }
+
+    /// The metadata's bytes, none if the message has none.
+    pub fn metadata(&self) -> &[u8] {
+        &self.body[..usize::from(self.head.metadata)]
+    }
+
+    /// The payload, without a copy.
+    pub fn payload(&self) -> Bytes {
+        self.body.slice(usize::from(self.head.metadata)..)
+    }
+}
+
+/// Takes the next span from the front of `buffer`; `None` until a whole frame is there.
+///
+/// # Errors
+/// The bytes at the front are no frame. The stream can't be read on.
+pub fn next_span(buffer: &mut BytesMut) -> Result<Option<Span>, Malformed> {
+    let Some(first) = whole_frame(buffer, 0)? else { return Ok(None) };
+    let mut end = first.frame_bytes();
+    let mut frames = 1;
+    let mut last = first.sequence;
+    if first.kind == Kind::Message && first.part() == Part::Whole {
+        // What is malformed after the first frame is met again, at the front, by the next call.
+        while let Ok(Some(next)) = whole_frame(buffer, end) {
+            let same_way = next.kind == Kind::Message
+                && next.part() == Part::Whole
+                && next.topic == first.topic
+                && next.sender == first.sender
+                && next.sequence > last;
+            if !same_way {
+                break;
+            }
+            end += next.frame_bytes();
+            frames += 1;
+            last = next.sequence;
+        }
+    }
+    Ok(Some(Span {
+        bytes: buffer.split_to(end).freeze(),
+        kind: first.kind,
+        part: first.part(),
+        topic: first.topic,
+        sender: first.sender,
+        first: first.sequence,
+        last,
+        frames,
+    }))
+}
+
+/// How many bytes the frame at the front of `buffer` still lacks; 0 if that can't be told yet.
+pub fn missing(buffer: &[u8]) -> usize {
+    match wire::decode_head(buffer) {
+        Ok(Some(head)) => head.frame_bytes().saturating_sub(buffer.len()),
+        _ => 0,
+    }
+}
+
+fn whole_frame(buffer: &[u8], at: usize) -> Result<Option<Head>, Malformed> {
+    let head = wire::decode_head(&buffer[at..])?;
+    Ok(head.filter(|head| buffer.len() - at >= head.frame_bytes()))
+}
+
+/// The head at `at` in bytes that have been checked before.
+fn head_at(bytes: &[u8], at: usize) -> Option<Head> {
+    wire::decode_head(bytes.get(at..)?).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Flags;
+    use proptest::prelude::*;
+
+    fn message(topic: u32, sequence: u64, payload: usize) -> Vec<u8> {
+        let head = Head {
+            body: u32::try_from(payload).unwrap(),
+            kind: Kind::Message,
+            flags: Flags::NONE,
+            metadata: 0,
+            topic: TopicId(topic),
+            sender: InstanceId(3),
+            sequence,
+        };
+        let mut bytes = wire::encode_head(&head).to_vec();
+        bytes.resize(HEAD_BYTES + payload, 7);
+        bytes
+    }
+
+    fn split(bytes: &[u8]) -> Vec<Span> {
+        let mut buffer = BytesMut::from(bytes);
+        std::iter::from_fn(|| next_span(&mut buffer).unwrap()).collect()
+    }
+
+    #[test]
+    fn frames_of_one_topic_are_one_span() {
+        let stream = [message(1, 1, 5), message(1, 2, 0), message(2, 3, 9), message(2, 4, 1)].concat();
+        let spans = split(&stream);
+        let seen: Vec<_> = spans.iter().map(|s| (s.topic.0, s.frames, s.first, s.last)).collect();
+        assert_eq!(seen, [(1, 2, 1, 2), (2, 2, 3, 4)]);
+    }
+
+    #[test]
+    fn a_sequence_that_does_not_rise_ends_the_span() {
+        assert_eq!(split(&[message(1, 2, 0), message(1, 2, 0)].concat()).len(), 2);
+    }
+
+    #[test]
+    fn half_a_frame_waits() {
+        let bytes = message(1, 1, 100);
+        let mut buffer = BytesMut::from(&bytes[..60]);
+        assert_eq!(next_span(&mut buffer), Ok(None));
+        assert_eq!(missing(&buffer), 64);
+        buffer.extend_from_slice(&bytes[60..]);
+        assert_eq!(next_span(&mut buffer).unwrap().unwrap().bytes, bytes);
+    }
+
+    #[test]
+    fn what_is_no_frame_is_an_error_after_what_is() {
+        let mut stream = message(1, 1, 5);
+        stream.extend_from_slice(&[0xff; 24]);
+        let mut buffer = BytesMut::from(&stream[..]);
+        assert_eq!(next_span(&mut buffer).unwrap().unwrap().frames, 1);
+        assert!(next_span(&mut buffer).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn spans_are_the_stream_wherever_it_is_cut(
+            frames in prop::collection::vec((1u32..3, 0usize..50), 1..40),
+            step in 1usize..200,
+        ) {
+            let stream: Vec<u8> =
+                (1..).zip(&frames).flat_map(|(n, (topic, size))| message(*topic, n, *size)).collect();
+            let mut buffer = BytesMut::new();
+            let mut out = Vec::new();
+            let mut sequence = 0;
+            for piece in stream.chunks(step) {
+                buffer.extend_from_slice(piece);
+                while let Some(span) = next_span(&mut buffer).unwrap() {
+                    prop_assert_eq!(span.first, sequence + 1);
+                    prop_assert_eq!(span.last - span.first + 1, u64::from(span.frames));
+                    prop_assert_eq!(span.iter().count(), span.frames as usize);
+                    sequence = span.last;
+                    out.extend_from_slice(&span.bytes);
+                }
+            }
+            prop_assert_eq!(out, stream);
+        }
+
+        #[test]
+        fn cutting_loses_nothing(sizes in prop::collection::vec(0usize..50, 1..20), at in 0usize..800) {
+            let stream: Vec<u8> = (1..).zip(&sizes).flat_map(|(n, size)| message(1, n, *size)).collect();
+            let span = split(&stream).remove(0);
+            let check = |(before, after): (Option<Span>, Option<Span>)| {
+                let parts: Vec<Span> = before.into_iter().chain(after).collect();
+                let joined: Vec<u8> = parts.iter().flat_map(|s| s.bytes.to_vec()).collect();
+                assert_eq!(joined, stream);
+                for part in &parts {
+                    let again = split(&part.bytes).remove(0);
+                    assert_eq!(&again, part);
+                }
+                parts
+            };
+            let (fits, _) = span.clone().cut(at);
+            prop_assert!(fits.is_none_or(|s| s.bytes.len() <= at));
+            check(span.clone().cut(at));
+            check(span.clone().cut_after(u32::try_from(at).unwrap() % 21));
+            let (newest, skipped) = span.clone().newest(at);
+            let newest_bytes = newest.as_ref().map_or(0, |s| s.bytes.len());
+            prop_assert!(newest_bytes <= at);
+            prop_assert_eq!(skipped + newest.map_or(0, |s| s.frames), span.frames);
+        }
+
+        #[test]
+        fn any_bytes_are_split_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut buffer = BytesMut::from(&bytes[..]);
+            while let Ok(Some(_)) = next_span(&mut buffer) {}
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Whether a bus's directory can be trusted: judged from facts that the caller has read.
+//!
+//! Whoever can write to a bus's directory, or rename it away, can pretend to be the broker. This is the question that
+//! OpenSSH asks of key files (its `safe_path`), with one more rule for the temporary directory.
+
+use std::path::PathBuf;
+
+/// What is known of a directory, as lstat(2) tells it.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether it is a directory, rather than a link or anything else.
+    pub is_directory: bool,
+    /// Its owner.
+    pub uid: u32,
+    /// Its permission bits, with the sticky bit.
+    pub mode: u32,
+}
+
+const STICKY: u32 = 0o1000;
+const ROOT: u32 = 0;
+
+/// Judges a bus's directory (the first) by itself and by those above it, up to the root (the last), for user `me`.
+///
+/// Good is a real directory that nobody but its owner can write or replace. In a place where everybody may write, such
+/// as `/tmp`, it must also be `me`'s or root's and closed to all others.
+///
+/// # Errors
+/// Which directory is bad, and why.
+pub fn check(directories: &[Directory], me: u32) -> Result<(), Distrust> {
+    let Some(bus) = directories.first() else { return Ok(()) };
+    if !bus.is_directory {
+        return Err(Distrust::NoDirectory { path: bus.path.clone() });
+    }
+    if bus.mode & 0o022 != 0 {
+        return Err(Distrust::Writable { path: bus.path.clone(), mode: bus.mode });
+    }
+    for pair in directories.windows(2) {
+        let (child, parent) = (&pair[0], &pair[1]);
+        if parent.mode & 0o002 == 0 {
+            continue;
+        }
+        if parent.mode & STICKY == 0 {
+            return Err(Distrust::Replaceable { path: child.path.clone(), parent: parent.path.clone() });
+        }
+        if child.uid != me && child.uid != ROOT {
+            return Err(Distrust::Owner { path: child.path.clone(), uid: child.uid });
+        }
+        if std::ptr::eq(child, bus) && bus.mode & 0o077 != 0 {
+            return Err(Distrust::Open { path: bus.path.clone(), mode: bus.mode });
+        }
+    }
+    Ok(())
+}
+
+/// Why a directory is not trusted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Distrust {
+    /// A link or a file.
+    #[error("{} is not a real directory; remove it, or name another bus", path.display())]
+    NoDirectory {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Others may write to it.
+    #[error("{} can be written by others (mode {:04o}); chmod go-w it, or name another bus", path.display(), mode & 0o7777)]
+    Writable {
+        /// Where.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Anybody may put something else in its place.
+    #[error("anybody can replace {}, since {} is writable by all and not sticky; name another bus", path.display(), parent.display())]
+    Replaceable {
+        /// Where.
+        path: PathBuf,
+        /// What is writable.
+        parent: PathBuf,
+    },
+    /// Somebody else's, in a place where everybody may write.
+    #[error("{} belongs to user {uid}, who may have put it there to deceive; name another bus", path.display())]
+    Owner {
+        /// Where.
+        path: PathBuf,
+        /// Whose it is.
+        uid: u32,
+    },
+    /// In a place where everybody may write, and not closed.
+    #[error("{} is open to others (mode {:04o}) in a place where everybody may write; chmod go= it, or name another bus", path.display(), mode & 0o7777)]
+    Open {
+        /// Where.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(path: &str, uid: u32, mode: u32) -> Directory {
+        Directory { path: path.into(), is_directory: true, uid, mode }
+    }
+
+    fn check_bus(bus: Directory, above: &[Directory]) -> Result<(), Distrust> {
+        let mut all = vec![bus];
+        all.extend_from_slice(above);
+        all.push(directory("/", 0, 0o755));
+        check(&all, 1000)
+    }
+
+    #[test]
+    fn a_directory_that_only_its_owner_writes_is_good() {
+        let run = [directory("/run", 0, 0o755)];
+        assert_eq!(check_bus(directory("/run/pipebus", 77, 0o755), &run), Ok(()));
+        let home = [directory("/home/me", 1000, 0o755), directory("/home", 0, 0o755)];
+        assert_eq!(check_bus(directory("/home/me/bus", 1000, 0o700), &home), Ok(()));
+    }
+
+    #[test]
+    fn one_that_others_write_is_not() {
+        for mode in [0o777, 0o1777, 0o775, 0o722] {
+            let got = check_bus(directory("/x/bus", 1000, mode), &[directory("/x", 0, 0o755)]);
+            assert_eq!(got, Err(Distrust::Writable { path: "/x/bus".into(), mode }));
+        }
+        let mut link = directory("/x/bus", 1000, 0o777);
+        link.is_directory = false;
+        assert_eq!(check_bus(link, &[]), Err(Distrust::NoDirectory { path: "/x/bus".into() }));
+    }
+
+    #[test]
+    fn in_the_temporary_directory_it_must_be_mine_and_closed() {
+        let tmp = [directory("/tmp", 0, 0o1777)];
+        assert_eq!(check_bus(directory("/tmp/b", 1000, 0o700), &tmp), Ok(()));
+        let theirs = check_bus(directory("/tmp/b", 1001, 0o700), &tmp);
+        assert_eq!(theirs, Err(Distrust::Owner { path: "/tmp/b".into(), uid: 1001 }));
+        let open = check_bus(directory("/tmp/b", 1000, 0o755), &tmp);
+        assert_eq!(open, Err(Distrust::Open { path: "/tmp/b".into(), mode: 0o755 }));
+        let below = [directory("/tmp/x", 1001, 0o755), tmp[0].clone()];
+        let got = check_bus(directory("/tmp/x/b", 1000, 0o700), &below);
+        assert_eq!(got, Err(Distrust::Owner { path: "/tmp/x".into(), uid: 1001 }));
+        let loose = [directory("/w", 0, 0o777)];
+        let got = check_bus(directory("/w/b", 1000, 0o700), &loose);
+        assert_eq!(got, Err(Distrust::Replaceable { path: "/w/b".into(), parent: "/w".into() }));
+    }
+}

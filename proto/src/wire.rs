@@ -1,0 +1,329 @@
+//! Values to bytes and back; the one module that names bincode.
+//!
+//! bincode is in its fixed-int little-endian configuration, so that every number has its own size and `PROTOCOL.md`
+//! can say where each byte is. Decoding is limited, since bincode otherwise believes any length it reads, and what is
+//! left over is an error, since bincode otherwise ignores it.
+
+use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::control::Control;
+use crate::frame::{
+    BODY_BYTES_MAX, CONTROL_BYTES_MAX, Flags, HEAD_BYTES, Head, Kind, Malformed, Metadata, Part,
+};
+use crate::topic::{InstanceId, TopicId};
+
+const CONFIG: Configuration<LittleEndian, Fixint, Limit<BODY_BYTES_MAX>> = bincode::config::standard()
+    .with_fixed_int_encoding()
+    .with_little_endian()
+    .with_limit::<BODY_BYTES_MAX>();
+
+/// The head as it is on the wire: the order of the fields is the protocol.
+#[derive(Serialize, Deserialize)]
+struct RawHead {
+    body: u32,
+    kind: u8,
+    flags: u8,
+    metadata: u16,
+    topic: TopicId,
+    sender: InstanceId,
+    sequence: u64,
+}
+
+/// The bytes of a head.
+///
+/// # Panics
+/// Never: a head has [`HEAD_BYTES`] bytes, which the tests hold.
+pub fn encode_head(head: &Head) -> [u8; HEAD_BYTES] {
+    let raw = RawHead {
+        body: head.body,
+        kind: head.kind as u8,
+        flags: head.flags.0,
+        metadata: head.metadata,
+        topic: head.topic,
+        sender: head.sender,
+        sequence: head.sequence,
+    };
+    let mut bytes = [0; HEAD_BYTES];
+    bincode::serde::encode_into_slice(&raw, &mut bytes, CONFIG).expect("a head has a fixed size");
+    bytes
+}
+
+/// Reads and checks the head at the start of `bytes`; `None` if it has not all arrived.
+///
+/// # Errors
+/// What no version of this protocol would send.
+#[inline]
+pub fn decode_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
+    let Some(bytes) = bytes.get(..HEAD_BYTES) else { return Ok(None) };
+    let (raw, _): (RawHead, usize) =
+        bincode::serde::decode_from_slice(bytes, CONFIG).map_err(|_| Malformed::Body)?;
+    let kind = Kind::from_number(raw.kind).ok_or(Malformed::Kind(raw.kind))?;
+    let head = Head {
+        body: raw.body,
+        kind,
+        flags: Flags(raw.flags),
+        metadata: raw.metadata,
+        topic: raw.topic,
+        sender: raw.sender,
+        sequence: raw.sequence,
+    };
+    check_head(&head)?;
+    Ok(Some(head))
+}
+
+#[inline]
+fn check_head(head: &Head) -> Result<(), Malformed> {
+    let max = if head.kind == Kind::Control { CONTROL_BYTES_MAX } else { BODY_BYTES_MAX };
+    if head.body as usize > max {
+        return Err(Malformed::TooLong { bytes: head.body, max });
+    }
+    let allowed = match head.kind {
+        Kind::Control => Flags::NONE,
+        Kind::Message | Kind::Request => Flags::CONTINUED.with(Flags::MORE),
+        Kind::Reply => Flags::KNOWN,
+    };
+    if !allowed.has(head.flags) {
+        return Err(Malformed::Flags { kind: head.kind, flags: head.flags.0 });
+    }
+    let begins = !head.flags.has(Flags::CONTINUED);
+    let metadata_fits = match head.kind {
+        Kind::Control => head.metadata == 0,
+        Kind::Message => begins || head.metadata == 0,
+        Kind::Request | Kind::Reply => begins == (head.metadata > 0),
+    };
+    if !metadata_fits || u32::from(head.metadata) > head.body {
+        return Err(Malformed::Metadata { metadata: head.metadata });
+    }
+    let numbered = head.topic.0 != 0 || head.sender.0 != 0 || head.sequence != 0;
+    if head.kind == Kind::Control && numbered {
+        return Err(Malformed::ControlFields);
+    }
+    Ok(())
+}
+
+/// A whole control frame.
+///
+/// # Panics
+/// If a text in it is longer than its limit: every text that goes in is checked or cut before.
+pub fn encode_control(control: &Control) -> Bytes {
+    let body = encode(control).expect("every control value can be encoded");
+    assert!(body.len() <= CONTROL_BYTES_MAX, "texts in control frames are cut to their limits");
+    let head = Head {
+        body: u32::try_from(body.len()).expect("checked above"),
+        kind: Kind::Control,
+        flags: Flags::NONE,
+        metadata: 0,
+        topic: TopicId(0),
+        sender: InstanceId(0),
+        sequence: 0,
+    };
+    let mut bytes = BytesMut::with_capacity(head.frame_bytes());
+    bytes.put_slice(&encode_head(&head));
+    bytes.put_slice(&body);
+    bytes.freeze()
+}
+
+/// Reads the body of a control frame.
+///
+/// # Errors
+/// The body is not exactly one control value.
+pub fn decode_control(body: &[u8]) -> Result<Control, Malformed> {
+    decode(body)
+}
+
+/// The bytes of metadata; `None` where there are more than a frame can hold (65,535).
+pub fn encode_metadata(metadata: &Metadata) -> Option<Vec<u8>> {
+    encode(metadata).ok().filter(|bytes| u16::try_from(bytes.len()).is_ok())
+}
+
+/// Reads metadata.
+///
+/// # Errors
+/// The bytes are not exactly one metadata value.
+pub fn decode_metadata(bytes: &[u8]) -> Result<Metadata, Malformed> {
+    decode(bytes)
+}
+
+/// Cuts one message into its frames, and gives them in order to `emit` as head, metadata and payload piece.
+///
+/// A message that fits one frame is one; others are fragments of [`BODY_BYTES_MAX`] bytes.
+pub fn for_each_frame(
+    mut head: Head,
+    metadata: &[u8],
+    payload: &Bytes,
+    mut emit: impl FnMut([u8; HEAD_BYTES], &[u8], Bytes),
+) {
+    let base = head.flags;
+    let mut metadata = metadata;
+    let mut at = 0;
+    loop {
+        let room = BODY_BYTES_MAX - metadata.len();
+        let end = payload.len().min(at + room);
+        let flags = match (at > 0, end < payload.len()) {
+            (false, false) => Flags::NONE,
+            (false, true) => Flags::MORE,
+            (true, true) => Flags::MORE.with(Flags::CONTINUED),
+            (true, false) => Flags::CONTINUED,
+        };
+        head.flags = base.with(flags);
+        head.metadata = u16::try_from(metadata.len()).unwrap_or(u16::MAX);
+        head.body = u32::try_from(metadata.len() + end - at).unwrap_or(u32::MAX);
+        emit(encode_head(&head), metadata, payload.slice(at..end));
+        if head.part() == Part::Whole || end == payload.len() {
+            return;
+        }
+        metadata = &[];
+        at = end;
+    }
+}
+
+/// A value of the app's, for [`decode_value`] at the other end: bincode, fixed-int little-endian.
+///
+/// # Errors
+/// The value's `Serialize` says no.
+pub fn encode_value<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, ValueError> {
+    bincode::serde::encode_to_vec(value, VALUES).map_err(|error| ValueError(error.to_string()))
+}
+
+/// Reads what [`encode_value`] wrote. Never allocates more than the bytes can account for.
+///
+/// # Errors
+/// The bytes are no such value, or there are some left over.
+pub fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ValueError> {
+    let (value, used) = bincode::serde::decode_from_slice(bytes, VALUES)
+        .map_err(|error| ValueError(error.to_string()))?;
+    match bytes.len() - used {
+        0 => Ok(value),
+        left => Err(ValueError(format!("{left} bytes are left over after the value"))),
+    }
+}
+
+/// For values of apps: the same, up to 64 MiB.
+const VALUES: Configuration<LittleEndian, Fixint, Limit<{ 64 << 20 }>> = bincode::config::standard()
+    .with_fixed_int_encoding()
+    .with_little_endian()
+    .with_limit::<{ 64 << 20 }>();
+
+/// Why an app's value does not encode or decode.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the payload is no such value: {0}")]
+pub struct ValueError(String);
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Malformed> {
+    bincode::serde::encode_to_vec(value, CONFIG).map_err(|_| Malformed::Body)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
+    let (value, used) =
+        bincode::serde::decode_from_slice(bytes, CONFIG).map_err(|_| Malformed::Body)?;
+    if used == bytes.len() { Ok(value) } else { Err(Malformed::Body) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn head() -> Head {
+        Head {
+            body: 5,
+            kind: Kind::Message,
+            flags: Flags::NONE,
+            metadata: 0,
+            topic: TopicId(0x0102_0304),
+            sender: InstanceId(7),
+            sequence: 0x1122,
+        }
+    }
+
+    #[test]
+    fn a_head_is_24_bytes_little_endian() {
+        let bytes = encode_head(&head());
+        assert_eq!(
+            bytes,
+            [5, 0, 0, 0, 2, 0, 0, 0, 4, 3, 2, 1, 7, 0, 0, 0, 0x22, 0x11, 0, 0, 0, 0, 0, 0]
+        );
+        assert_eq!(decode_head(&bytes), Ok(Some(head())));
+        assert_eq!(decode_head(&bytes[..23]), Ok(None));
+    }
+
+    #[test]
+    fn heads_that_nobody_may_send_are_refused() {
+        let check = |change: fn(&mut Head), expected: Malformed| {
+            let mut head = head();
+            change(&mut head);
+            assert_eq!(decode_head(&encode_head(&head)), Err(expected), "{head:?}");
+        };
+        check(|h| h.body = 262_145, Malformed::TooLong { bytes: 262_145, max: BODY_BYTES_MAX });
+        check(|h| h.flags = Flags(8), Malformed::Flags { kind: Kind::Message, flags: 8 });
+        check(|h| h.flags = Flags::FAILED, Malformed::Flags { kind: Kind::Message, flags: 4 });
+        check(|h| h.metadata = 6, Malformed::Metadata { metadata: 6 });
+        check(|h| h.kind = Kind::Request, Malformed::Metadata { metadata: 0 });
+        check(|h| h.kind = Kind::Control, Malformed::ControlFields);
+        let mut bytes = encode_head(&head());
+        bytes[4] = 9;
+        assert_eq!(decode_head(&bytes), Err(Malformed::Kind(9)));
+    }
+
+    #[test]
+    fn what_is_left_over_is_an_error() {
+        let mut body = encode(&Control::Ping { token: 1 }).unwrap();
+        assert!(decode_control(&body).is_ok());
+        body.push(0);
+        assert_eq!(decode_control(&body), Err(Malformed::Body));
+    }
+
+    #[test]
+    fn a_length_that_lies_allocates_nothing() {
+        let mut body = encode(&Control::Hello { version: 1, name: String::new() }).unwrap();
+        let length = body.len() - 8;
+        body[length..].copy_from_slice(&(1u64 << 40).to_le_bytes());
+        assert_eq!(decode_control(&body), Err(Malformed::Body));
+        let lie = (1u64 << 40).to_le_bytes();
+        assert!(decode_value::<Vec<u64>>(&lie).is_err());
+        assert!(decode_value::<String>(&lie).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_without_panic_and_what_decodes_encodes_back(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            tag in 0u8..24,
+        ) {
+            if let Ok(Some(head)) = decode_head(&bytes) {
+                prop_assert_eq!(&encode_head(&head)[..], &bytes[..HEAD_BYTES]);
+            }
+            let mut bytes = bytes;
+            if bytes.len() > 4 {
+                bytes[..4].copy_from_slice(&[tag, 0, 0, 0]);
+            }
+            if let Ok(control) = decode_control(&bytes) {
+                prop_assert_eq!(&encode_control(&control)[HEAD_BYTES..], &bytes[..]);
+            }
+            if let Ok(metadata) = decode_metadata(&bytes) {
+                prop_assert_eq!(encode_metadata(&metadata).unwrap(), bytes);
+            }
+        }
+
+        #[test]
+        fn a_message_is_cut_into_frames_and_is_their_sum(length in 0usize..600_000, metadata in 0usize..70) {
+            let payload = Bytes::from(vec![7u8; length]);
+            let metadata = vec![1u8; metadata];
+            let (mut heads, mut sum) = (Vec::new(), 0);
+            for_each_frame(head(), &metadata, &payload, |bytes, metadata, piece| {
+                let head = decode_head(&bytes).unwrap().unwrap();
+                assert_eq!(head.body as usize, metadata.len() + piece.len());
+                sum += piece.len();
+                heads.push(head);
+            });
+            prop_assert_eq!(sum, length);
+            prop_assert!(heads[0].part().begins() && heads[heads.len() - 1].part().ends());
+            for pair in heads.windows(2) {
+                prop_assert!(!pair[0].part().ends() && !pair[1].part().begins());
+            }
+        }
+    }
+}
