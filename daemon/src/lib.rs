@@ -1,0 +1,128 @@
+//! The broker of pipebus: as a library, so that a test or an app can run one inside itself.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use pipebusd::{Daemon, config::Config};
+//! let mut config = Config::default();
+//! config.bus.address = "/run/user/1000/my-app/bus".into();
+//! let daemon = Daemon::bind(config)?;
+//! daemon.run(async { drop(tokio::signal::ctrl_c().await) }).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! `ARCHITECTURE.md` in the repository is the map of what is in here.
+
+mod admin;
+mod broker;
+pub mod config;
+pub mod core;
+mod counters;
+mod instance;
+mod outbox;
+mod read_buffer;
+mod shutdown;
+pub mod transport;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pipebus_proto::place::Place;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use crate::broker::Broker;
+use crate::config::Config;
+use crate::shutdown::Conductor;
+use crate::transport::{BindError, Inherited, Listener};
+
+/// How long a failing door rests before it is listened to again.
+const DOOR_RETRY: Duration = Duration::from_millis(100);
+
+/// A broker that has its bus and lets nobody in yet; clients that knock wait.
+pub struct Daemon {
+    broker: Arc<Broker>,
+    listener: Listener,
+}
+
+impl Daemon {
+    /// Takes the bus that the configuration names: makes its directory and its door, or takes over what a killed
+    /// broker left there. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Another broker has the bus, its directory can't be trusted, or the system says no.
+    pub fn bind(config: Config) -> Result<Daemon, BindError> {
+        Daemon::bind_inherited(config, None)
+    }
+
+    /// The same, with a door that another process, such as systemd, made and holds.
+    ///
+    /// # Errors
+    /// As [`Daemon::bind`].
+    pub fn bind_inherited(config: Config, door: Option<Inherited>) -> Result<Daemon, BindError> {
+        let place = config.address()?.place(&transport::surroundings());
+        let listener = Listener::bind(&place, &config.door.access, &config.door.group, door)?;
+        let broker = Arc::new(Broker::new(config, place, transport::own_identity()));
+        Ok(Daemon { broker, listener })
+    }
+
+    /// The bus's place.
+    pub fn place(&self) -> &Place {
+        &self.broker.place
+    }
+
+    /// A way to see whether the broker is stuck.
+    pub fn pulse(&self) -> Pulse {
+        Pulse { broker: self.broker.clone() }
+    }
+
+    /// Serves clients until `shutdown` is done. Then nobody new is let in, what clients have written and what waits for
+    /// them is delivered, for at most the configured time, all are told goodbye, and what was made is removed.
+    ///
+    /// # Errors
+    /// The door fails for good.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
+        let conductor = Conductor::new();
+        let mut instances = JoinSet::new();
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            tokio::select! {
+                arrived = self.listener.accept() => match arrived {
+                    Ok(arrived) => {
+                        let (broker, view) = (self.broker.clone(), conductor.view());
+                        let serve =
+                            instance::serve(broker, arrived.peer, arrived.reader, arrived.writer, view);
+                        instances.spawn(serve);
+                    }
+                    Err(error) => {
+                        error!(%error, "the door can't be read");
+                        tokio::time::sleep(DOOR_RETRY).await;
+                    }
+                },
+                Some(ended) = instances.join_next() => {
+                    if let Err(error) = ended {
+                        error!(%error, "an instance ended in a panic; please report this");
+                    }
+                }
+                () = &mut shutdown => break,
+            }
+        }
+        info!(instances = instances.len(), "shutting down");
+        conductor.conduct(Instant::now() + self.broker.config.shutdown_timeout()).await;
+        instances.shutdown().await;
+        Ok(())
+    }
+}
+
+/// Tells that the broker is alive, for a watchdog.
+#[derive(Clone)]
+pub struct Pulse {
+    broker: Arc<Broker>,
+}
+
+impl Pulse {
+    /// Returns once the broker's central state could be looked at. A stuck broker never gets there.
+    pub fn check(&self) {
+        drop(self.broker.bus());
+    }
+}

@@ -199,6 +199,14 @@ pub enum Malformed {
         /// The number found.
         found: u64,
     },
+    /// Another's id as the sender or the requester.
+    #[error("the frame claims to be from client {claimed}, but this is client {own}")]
+    Sender {
+        /// The id in the frame.
+        claimed: InstanceId,
+        /// The client's own.
+        own: InstanceId,
+    },
     /// A fragment without its beginning, or a beginning within another message.
     #[error("a fragment is out of place")]
     Fragment,

@@ -3,7 +3,8 @@
 //! Whoever can write to a bus's directory, or rename it away, can pretend to be the broker. This is the question that
 //! OpenSSH asks of key files (its `safe_path`), with one more rule for the temporary directory.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// What is known of a directory, as lstat(2) tells it.
 #[derive(Clone, Debug)]
@@ -20,6 +21,27 @@ pub struct Directory {
 
 const STICKY: u32 = 0o1000;
 const ROOT: u32 = 0;
+
+/// The directory and all above it, nearest first; `examine` says of each whether it is a directory, its owner and mode.
+///
+/// Links above the directory are followed here, so that what is judged is what is used.
+///
+/// # Errors
+/// What `examine` or the operating system says.
+pub fn ancestry(
+    directory: &Path,
+    mut examine: impl FnMut(&Path) -> io::Result<(bool, u32, u32)>,
+) -> io::Result<Vec<Directory>> {
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = parent.canonicalize()?;
+    let real = directory.file_name().map_or(parent.clone(), |name| parent.join(name));
+    real.ancestors()
+        .map(|path| {
+            let (is_directory, uid, mode) = examine(path)?;
+            Ok(Directory { path: path.to_owned(), is_directory, uid, mode })
+        })
+        .collect()
+}
 
 /// Judges a bus's directory (the first) by itself and by those above it, up to the root (the last), for user `me`.
 ///

@@ -1,0 +1,407 @@
+//! Configuration: the file's shape as written, its layers, and what the core makes of it.
+//!
+//! Durations and sizes are integers with their unit in the key here, and nowhere else.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use config::{Environment, File, FileFormat};
+use pipebus_proto::frame::BODY_BYTES_MAX;
+use pipebus_proto::place::{Address, AddressError};
+use serde::{Deserialize, Serialize};
+
+use crate::core::limits::Limits;
+use crate::transport::Access;
+
+const BUILT_IN: &str = include_str!("../../config/pipebus.toml");
+
+/// Where the machine's configuration is.
+const SYSTEM_DIRECTORY: &str = "/etc/pipebus";
+
+/// What the broker is told, from all layers together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Which bus.
+    pub bus: BusSection,
+    /// Who may connect.
+    pub door: DoorSection,
+    /// The bounds of what clients can make grow.
+    pub limits: LimitsSection,
+    /// What waits for each instance.
+    pub queue: QueueSection,
+    /// How long things may take.
+    pub timeouts: TimeoutsSection,
+    /// What is logged, and how.
+    pub log: LogSection,
+}
+
+/// `[bus]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BusSection {
+    /// `session`, `system` or a directory.
+    pub address: String,
+}
+
+/// `[door]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DoorSection {
+    /// Who may connect.
+    pub access: Access,
+    /// For [`Access::Group`]: which.
+    pub group: String,
+}
+
+/// `[limits]`; see [`Limits`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsSection {
+    /// Instances on the bus.
+    pub instances_max: usize,
+    /// Instances of one user.
+    pub instances_per_user_max: usize,
+    /// Subscriptions of one instance.
+    pub subscriptions_per_instance_max: usize,
+    /// Declared topics of one instance.
+    pub topics_per_instance_max: usize,
+    /// Unanswered requests of one instance.
+    pub requests_per_instance_max: usize,
+    /// The largest message in bytes.
+    pub message_bytes_max: u64,
+}
+
+/// `[queue]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueSection {
+    /// Bytes waiting for one instance.
+    pub bytes_max: usize,
+    /// Milliseconds without progress until a `block` subscriber's messages are dropped.
+    pub stall_timeout_ms: u64,
+}
+
+/// `[timeouts]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimeoutsSection {
+    /// Milliseconds from a knock to the Hello.
+    pub handshake_ms: u64,
+    /// Milliseconds for a clean end.
+    pub shutdown_ms: u64,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSection {
+    /// A filter of tracing-subscriber's `EnvFilter`.
+    pub filter: String,
+    /// How lines look and where they go.
+    pub format: LogFormat,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people, on standard error.
+    Text,
+    /// A JSON object a line, on standard error.
+    Json,
+    /// To systemd's journal, with fields.
+    Journald,
+}
+
+/// Where the layers come from.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// A directory with `pipebus.toml` and `conf.d/*.toml`, each optional.
+    pub system: Option<PathBuf>,
+    /// A file that must exist.
+    pub file: Option<PathBuf>,
+    /// Environment variables, as `std::env::vars` gives them.
+    pub environment: Vec<(String, String)>,
+    /// `section.key=value`, from the command line.
+    pub settings: Vec<(String, String)>,
+}
+
+impl Sources {
+    /// What a broker on this machine reads: `/etc/pipebus` and its environment.
+    pub fn of_machine() -> Sources {
+        Sources {
+            system: Some(SYSTEM_DIRECTORY.into()),
+            file: None,
+            environment: std::env::vars().collect(),
+            settings: Vec::new(),
+        }
+    }
+}
+
+impl Default for Config {
+    /// The built-in configuration, `config/pipebus.toml`.
+    fn default() -> Config {
+        let none = Sources { system: None, file: None, environment: Vec::new(), settings: Vec::new() };
+        Config::load(&none).expect("the built-in configuration is valid, which a test holds")
+    }
+}
+
+impl Config {
+    /// Reads all layers, and checks each by itself so that an error names the one that is wrong.
+    ///
+    /// # Errors
+    /// A file that can't be read, an unknown key, a wrong type, or a value out of its range.
+    pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
+        let mut layers = vec![Layer::text("the built-in configuration", BUILT_IN)];
+        if let Some(directory) = &sources.system {
+            for path in system_files(directory)? {
+                layers.push(Layer::file(&path)?);
+            }
+        }
+        if let Some(path) = &sources.file {
+            layers.push(Layer::file(path)?);
+        }
+        layers.push(Layer::environment(&sources.environment));
+        layers.push(Layer::settings(&sources.settings)?);
+        for layer in &layers {
+            merge(&[&layers[0], layer]).map_err(|error| layer.wrong(&error))?.check().map_err(|text| layer.bad(text))?;
+        }
+        let all: Vec<&Layer> = layers.iter().collect();
+        merge(&all).map_err(|error| ConfigError::Wrong { place: "the configuration".into(), text: error.to_string() })
+    }
+
+    /// The bounds, in the core's own type.
+    pub fn limits(&self) -> Limits {
+        let limits = &self.limits;
+        Limits {
+            instances_max: limits.instances_max,
+            instances_per_user_max: limits.instances_per_user_max,
+            subscriptions_per_instance_max: limits.subscriptions_per_instance_max,
+            topics_per_instance_max: limits.topics_per_instance_max,
+            requests_per_instance_max: limits.requests_per_instance_max,
+            message_bytes_max: limits.message_bytes_max,
+            queue_bytes_max: self.queue.bytes_max,
+            stall_timeout: Duration::from_millis(self.queue.stall_timeout_ms),
+        }
+    }
+
+    /// Which bus.
+    ///
+    /// # Errors
+    /// The text is no address.
+    pub fn address(&self) -> Result<Address, AddressError> {
+        Address::from_str(&self.bus.address)
+    }
+
+    /// From a knock to the Hello.
+    pub fn handshake_timeout(&self) -> Duration {
+        Duration::from_millis(self.timeouts.handshake_ms)
+    }
+
+    /// From the wish to end to the end.
+    pub fn shutdown_timeout(&self) -> Duration {
+        Duration::from_millis(self.timeouts.shutdown_ms)
+    }
+
+    /// As a file with every key, for `--print-config`.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).unwrap_or_default()
+    }
+
+    /// What the types can't say. There is no zero that means "unlimited".
+    fn check(&self) -> Result<(), String> {
+        self.address().map_err(|error| format!("bus.address: {error}"))?;
+        let limits = &self.limits;
+        let positive = [
+            ("limits.instances_max", limits.instances_max as u64),
+            ("limits.instances_per_user_max", limits.instances_per_user_max as u64),
+            ("limits.subscriptions_per_instance_max", limits.subscriptions_per_instance_max as u64),
+            ("limits.topics_per_instance_max", limits.topics_per_instance_max as u64),
+            ("limits.requests_per_instance_max", limits.requests_per_instance_max as u64),
+            ("queue.bytes_max", self.queue.bytes_max as u64),
+            ("queue.stall_timeout_ms", self.queue.stall_timeout_ms),
+            ("timeouts.handshake_ms", self.timeouts.handshake_ms),
+            ("timeouts.shutdown_ms", self.timeouts.shutdown_ms),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("{key}: 0 would allow nothing; give it at least 1"));
+        }
+        let day = 24 * 60 * 60 * 1000;
+        if let Some((key, value)) = positive[6..].iter().find(|(_, value)| *value > day) {
+            return Err(format!("{key}: {value} ms is more than a day; give it at most {day}"));
+        }
+        let (least, most) = (BODY_BYTES_MAX as u64, 1 << 30);
+        if !(least..=most).contains(&limits.message_bytes_max) {
+            return Err(format!("limits.message_bytes_max: must be from {least} to {most}"));
+        }
+        if self.door.access == Access::Group && self.door.group.is_empty() {
+            return Err("door.access is \"group\", but door.group is empty; name the group".to_owned());
+        }
+        Ok(())
+    }
+}
+
+struct Layer {
+    place: String,
+    source: Box<dyn config::Source + Send + Sync>,
+}
+
+impl Layer {
+    fn text(place: &str, text: &str) -> Layer {
+        Layer { place: place.to_owned(), source: Box::new(File::from_str(text, FileFormat::Toml)) }
+    }
+
+    fn file(path: &Path) -> Result<Layer, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        Ok(Layer::text(&path.display().to_string(), &text))
+    }
+
+    fn environment(variables: &[(String, String)]) -> Layer {
+        let environment = Environment::with_prefix("PIPEBUSD")
+            .prefix_separator("__")
+            .separator("__")
+            .try_parsing(true)
+            .source(Some(variables.iter().cloned().collect()));
+        Layer { place: "the environment (PIPEBUSD__SECTION__KEY)".to_owned(), source: Box::new(environment) }
+    }
+
+    fn settings(settings: &[(String, String)]) -> Result<Layer, ConfigError> {
+        let place = "the command line".to_owned();
+        let mut builder = config::Config::builder();
+        for (key, value) in settings {
+            // As TOML where it is some, so that 5 is a number; as plain text otherwise.
+            let parsed = format!("value = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("value"));
+            let value = match parsed {
+                Some(toml::Value::Integer(number)) => config::Value::from(number),
+                Some(toml::Value::String(text)) => config::Value::from(text),
+                _ => config::Value::from(value.clone()),
+            };
+            let set = builder.set_override(key, value);
+            builder = set.map_err(|error| ConfigError::Wrong { place: place.clone(), text: error.to_string() })?;
+        }
+        let built = builder.build().map_err(|error| ConfigError::Wrong { place: place.clone(), text: error.to_string() })?;
+        Ok(Layer { place, source: Box::new(built) })
+    }
+
+    fn wrong(&self, error: &config::ConfigError) -> ConfigError {
+        self.bad(error.to_string())
+    }
+
+    fn bad(&self, text: String) -> ConfigError {
+        ConfigError::Wrong { place: self.place.clone(), text }
+    }
+}
+
+fn merge(layers: &[&Layer]) -> Result<Config, config::ConfigError> {
+    let mut builder = config::Config::builder();
+    for layer in layers {
+        builder = builder.add_source(vec![layer.source.clone_into_box()]);
+    }
+    builder.build()?.try_deserialize()
+}
+
+fn system_files(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let main = directory.join("pipebus.toml");
+    let mut files = Vec::new();
+    if main.exists() {
+        files.push(main);
+    }
+    let conf_d = directory.join("conf.d");
+    match std::fs::read_dir(&conf_d) {
+        Ok(entries) => {
+            let mut more: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+            more.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+            more.sort();
+            files.extend(more);
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(source) => return Err(ConfigError::Unreadable { path: conf_d, source }),
+    }
+    Ok(files)
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A file that was named or found can't be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A key or a value is wrong.
+    #[error("{place}: {text}")]
+    Wrong {
+        /// The file, or another layer.
+        place: String,
+        /// Which key, and what is wrong.
+        text: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: Option<&str>, environment: &[(&str, &str)], settings: &[(&str, &str)]) -> Result<Config, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("test.toml");
+        if let Some(text) = file {
+            std::fs::write(&path, text).unwrap();
+        }
+        let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let sources = Sources {
+            system: None,
+            file: file.map(|_| path),
+            environment: own(environment),
+            settings: own(settings),
+        };
+        Config::load(&sources).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_built_in_configuration_is_valid_and_survives_being_printed() {
+        let config = Config::default();
+        assert_eq!(load(Some(&config.to_toml()), &[], &[]), Ok(config));
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let file = "[queue]\nbytes_max = 1\nstall_timeout_ms = 1\n[limits]\ninstances_max = 1";
+        let environment = [("PIPEBUSD__QUEUE__BYTES_MAX", "2"), ("PIPEBUSD__QUEUE__STALL_TIMEOUT_MS", "2")];
+        let config = load(Some(file), &environment, &[("queue.stall_timeout_ms", "3")]).unwrap();
+        assert_eq!(config.limits.instances_max, 1);
+        assert_eq!(config.queue, QueueSection { bytes_max: 2, stall_timeout_ms: 3 });
+    }
+
+    #[test]
+    fn an_error_names_the_place_and_the_key() {
+        let check = |got: Result<Config, String>, place: &str, key: &str| {
+            let error = got.unwrap_err();
+            assert!(error.contains(place) && error.contains(key), "{error}");
+        };
+        check(load(Some("[queue]\nbites_max = 1"), &[], &[]), "test.toml", "bites_max");
+        check(load(Some("[queue]\nbytes_max = \"many\""), &[], &[]), "test.toml", "bytes_max");
+        check(load(Some("[queue]\nbytes_max = 0"), &[], &[]), "test.toml", "queue.bytes_max");
+        check(load(Some("[queue"), &[], &[]), "test.toml", "queue");
+        check(load(Some("[door]\naccess = \"all\""), &[], &[]), "test.toml", "access");
+        check(load(Some("[door]\naccess = \"group\""), &[], &[]), "test.toml", "door.group");
+        check(load(Some("[limits]\nmessage_bytes_max = 1000"), &[], &[]), "test.toml", "message_bytes_max");
+        check(load(None, &[("PIPEBUSD__QUEUE__SIZE", "1")], &[]), "environment", "size");
+        check(load(None, &[("PIPEBUSD__QUEUE__BYTES_MAX", "x")], &[]), "environment", "bytes_max");
+        check(load(None, &[], &[("nothing.such", "1")]), "command line", "nothing");
+        check(load(None, &[], &[("bus.address", "sesion")]), "command line", "sesion");
+    }
+
+    #[test]
+    fn environment_variables_of_the_client_are_not_meant() {
+        let others = [("PIPEBUS_BUS", "/x"), ("PIPEBUS_LOG", "debug")];
+        assert_eq!(load(None, &others, &[]), Ok(Config::default()));
+    }
+}

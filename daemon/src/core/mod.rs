@@ -1,0 +1,11 @@
+//! The core: routing as a value. Takes frames and the time, gives back routes, spans and effects.
+//!
+//! It does no I/O, has no clock, no runtime and no log; the shell around it (`broker`, `outbox`, `instance`) moves the
+//! bytes. Start reading at [`queue`].
+
+pub mod bus;
+pub mod limits;
+pub mod policy;
+pub mod queue;
+pub mod requests;
+pub mod routes;

@@ -1,0 +1,102 @@
+//! Routes: for each topic, who gets its messages. Computed when a subscription or a topic comes or goes, and only looked
+//! up when messages pass.
+//!
+//! A value that is cheap to clone: the table is made of pages that clones share, and a change copies one page. So
+//! readers work on a snapshot that nobody changes, and need no lock. Topic ids are never used again; pages whose
+//! topics are all gone are freed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pipebus_proto::control::Overflow;
+use pipebus_proto::topic::{InstanceId, Topic, TopicId};
+
+const PAGE: usize = 256;
+
+/// A snapshot of all routes. `T` is where an instance's messages go.
+#[derive(Clone, Debug)]
+pub struct Routes<T> {
+    pages: Vec<Option<Arc<Page<T>>>>,
+}
+
+type Page<T> = Vec<Option<Arc<Route<T>>>>;
+
+/// The way of one topic's messages.
+#[derive(Clone, Debug)]
+pub struct Route<T> {
+    /// The topic's name.
+    pub topic: Topic,
+    /// A TopicInfo frame, which an instance is sent before the first message.
+    pub introduction: Bytes,
+    /// Who gets the messages, each instance once.
+    pub targets: Vec<Target<T>>,
+}
+
+/// One instance that gets a topic's messages.
+#[derive(Clone, Debug)]
+pub struct Target<T> {
+    /// The instance.
+    pub instance: InstanceId,
+    /// What happens when its queue is full.
+    pub overflow: Overflow,
+    /// Where its messages go.
+    pub to: T,
+}
+
+impl<T> Default for Routes<T> {
+    fn default() -> Self {
+        Routes { pages: Vec::new() }
+    }
+}
+
+impl<T> Routes<T> {
+    /// The way of a topic's messages, if the topic is declared.
+    pub fn get(&self, topic: TopicId) -> Option<&Arc<Route<T>>> {
+        let index = topic.0 as usize;
+        self.pages.get(index / PAGE)?.as_ref()?.get(index % PAGE)?.as_ref()
+    }
+}
+
+impl<T: Clone> Routes<T> {
+    /// Puts a route in, or takes it out.
+    pub fn set(&mut self, topic: TopicId, route: Option<Route<T>>) {
+        let (page, slot) = (topic.0 as usize / PAGE, topic.0 as usize % PAGE);
+        if self.pages.len() <= page {
+            self.pages.resize(page + 1, None);
+        }
+        let entry = &mut self.pages[page];
+        let routes = Arc::make_mut(entry.get_or_insert_with(|| Arc::new(vec![None; PAGE])));
+        routes[slot] = route.map(Arc::new);
+        if routes.iter().all(Option::is_none) {
+            *entry = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(name: &str) -> Route<u32> {
+        Route { topic: Topic::new(name).unwrap(), introduction: Bytes::new(), targets: Vec::new() }
+    }
+
+    #[test]
+    fn a_snapshot_does_not_see_later_changes() {
+        let mut routes = Routes::default();
+        routes.set(TopicId(1), Some(route("a")));
+        let snapshot = routes.clone();
+        routes.set(TopicId(1), None);
+        routes.set(TopicId(700), Some(route("b")));
+        assert!(snapshot.get(TopicId(1)).is_some() && snapshot.get(TopicId(700)).is_none());
+        assert!(routes.get(TopicId(1)).is_none() && routes.get(TopicId(700)).is_some());
+    }
+
+    #[test]
+    fn pages_of_topics_that_are_gone_are_freed() {
+        let mut routes = Routes::default();
+        routes.set(TopicId(1000), Some(route("a")));
+        routes.set(TopicId(1000), None);
+        assert!(routes.pages.iter().all(Option::is_none));
+    }
+}

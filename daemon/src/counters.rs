@@ -1,0 +1,38 @@
+//! Counters: what has passed an instance, and the broker as a whole.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A count that many tasks add to. Counts order nothing else, so their order does not matter.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Messages and their bytes, in both directions, and those dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) messages_in: Counter,
+    pub(crate) bytes_in: Counter,
+    pub(crate) messages_out: Counter,
+    pub(crate) bytes_out: Counter,
+    pub(crate) dropped: Counter,
+}
+
+impl Counters {
+    /// Adds another's counts, for an instance that has ended.
+    pub(crate) fn absorb(&self, other: &Counters) {
+        self.messages_in.add(other.messages_in.read());
+        self.bytes_in.add(other.bytes_in.read());
+        self.messages_out.add(other.messages_out.read());
+        self.bytes_out.add(other.bytes_out.read());
+        self.dropped.add(other.dropped.read());
+    }
+}

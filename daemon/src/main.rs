@@ -1,0 +1,171 @@
+//! `pipebusd`: arguments, the log, signals and systemd around [`pipebusd::Daemon`].
+
+mod log;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use pipebusd::config::{Config, LogFormat, Sources};
+use pipebusd::transport::{BindError, inherited_door, raise_open_files};
+use pipebusd::{Daemon, Pulse};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+/// The broker of pipebus: a message bus whose only door is a named pipe.
+///
+/// Programs connect through the FIFO "bus" in the bus's directory; the permissions of that file decide who may.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES)]
+struct Arguments {
+    /// Which bus to serve: session, system, or a directory
+    #[arg(long, value_name = "ADDRESS")]
+    bus: Option<String>,
+    /// A configuration file to read after those in /etc/pipebus
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key, such as queue.bytes_max=1048576; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
+    /// What to log: error, warn, info, debug or trace
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// How to log: text, json or journald
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Print the configuration that comes of all files, variables and options, and exit
+    #[arg(long)]
+    print_config: bool,
+    /// Check the configuration and exit
+    #[arg(long)]
+    check_config: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  pipebusd                             serve this user's session bus
+  pipebusd --bus /tmp/my-bus           serve a bus of your own
+  pipebusd --set limits.instances_max=100 --check-config
+
+Exit codes: 0 ended cleanly, 1 failed, 2 wrong usage or configuration, 4 the bus is taken.";
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, such as queue.bytes_max=1048576")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl Arguments {
+    fn sources(&self) -> Sources {
+        let mut settings = self.set.clone();
+        let flags = [("bus.address", &self.bus), ("log.filter", &self.log), ("log.format", &self.log_format)];
+        for (key, value) in flags {
+            settings.extend(value.clone().map(|value| (key.to_owned(), value)));
+        }
+        Sources { file: self.config.clone(), settings, ..Sources::of_machine() }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match Config::load(&arguments.sources()) {
+        Ok(config) => config,
+        Err(error) => return fail(&error.into(), 2),
+    };
+    if arguments.print_config {
+        return show(&config.to_toml());
+    }
+    if arguments.check_config {
+        return show("the configuration is valid\n");
+    }
+    if let Err(error) = log::start(&config.log) {
+        return fail(&error, 2);
+    }
+    match serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if matches!(error.downcast_ref(), Some(BindError::Taken { .. })) => fail(&error, 4),
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn show(text: &str) -> ExitCode {
+    use std::io::Write;
+    let shown = std::io::stdout().write_all(text.as_bytes());
+    if shown.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    error!(error = format!("{error:#}"), "cannot go on");
+    eprintln!("pipebusd: {error:#}");
+    ExitCode::from(code)
+}
+
+fn serve(config: Config) -> anyhow::Result<()> {
+    let door = inherited_door().context("cannot take over the door from systemd")?;
+    let open_files = raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(async {
+        let instances_max = config.limits.instances_max as u64;
+        if open_files.is_some_and(|files| files < instances_max * 2) {
+            info!(open_files, instances_max, "not enough file descriptors for all instances that are allowed");
+        }
+        let daemon = Daemon::bind_inherited(config, door)?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        info!(bus = %daemon.place().directory().display(), version = env!("CARGO_PKG_VERSION"), "listening");
+        notify(&[NotifyState::Ready]);
+        let watchdog = tokio::spawn(feed_watchdog(daemon.pulse()));
+        daemon
+            .run(async {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                notify(&[NotifyState::Stopping]);
+            })
+            .await?;
+        watchdog.abort();
+        info!("ended");
+        anyhow::Ok(())
+    })
+}
+
+/// Tells systemd's watchdog, twice within its time, that the broker is not stuck.
+async fn feed_watchdog(pulse: Pulse) {
+    let Some(interval) = sd_notify::watchdog_enabled() else { return };
+    let mut ticks = tokio::time::interval((interval / 2).max(Duration::from_millis(1)));
+    loop {
+        ticks.tick().await;
+        pulse.check();
+        notify(&[NotifyState::Watchdog]);
+    }
+}
+
+/// Does nothing where systemd did not start this. Never fatal: a message bus does not depend on its supervisor.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(%error, "systemd could not be notified");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_log_format_has_its_word() {
+        for (word, format) in [("text", LogFormat::Text), ("json", LogFormat::Json), ("journald", LogFormat::Journald)] {
+            let arguments = Arguments::parse_from(["pipebusd", "--log-format", word]);
+            let sources = Sources { system: None, environment: Vec::new(), ..arguments.sources() };
+            assert_eq!(Config::load(&sources).unwrap().log.format, format);
+        }
+    }
+}

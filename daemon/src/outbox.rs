@@ -1,0 +1,212 @@
+//! Outbox: one instance's queue, and the two bells that wake its writer and those who wait for room in it.
+//!
+//! What is queued, dropped or refused is the queue's decision; here is only the lock, the waiting and the counting.
+
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use pipebus_proto::control::{Control, Farewell, Overflow};
+use pipebus_proto::splitter::Span;
+use pipebus_proto::topic::{InstanceId, TopicId};
+use pipebus_proto::wire::encode_control;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::core::limits::Limits;
+use crate::core::queue::{Introductions, Pushed, Queue};
+use crate::counters::Counters;
+
+/// How long a waiting publisher sleeps at most. A sleep that lasts much longer means that the broker itself was
+/// stopped, and that is not held against the subscriber.
+const WAIT_STEP: Duration = Duration::from_millis(250);
+
+/// The way to one instance.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    state: Mutex<State>,
+    /// Rung for the writer.
+    work: Notify,
+    /// Rung for publishers that wait for room.
+    room: Notify,
+    /// What has passed.
+    pub(crate) counters: Counters,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: Queue,
+    /// Set once nothing more is taken.
+    farewell: Option<Farewell>,
+    /// In an episode of losing messages; each is logged once.
+    losing: bool,
+    /// For the log; known once the instance is.
+    instance: InstanceId,
+}
+
+/// What the writer is to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Write the batch.
+    Write,
+    /// Say goodbye: all else has been written.
+    Goodbye(Farewell),
+}
+
+impl Outbox {
+    pub(crate) fn new(limits: &Limits) -> Outbox {
+        let queue = Queue::new(limits.queue_bytes_max, limits.stall_timeout, Instant::now().into_std());
+        let state = State { queue, farewell: None, losing: false, instance: InstanceId::BROKER };
+        Outbox {
+            state: Mutex::new(state),
+            work: Notify::new(),
+            room: Notify::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Names the instance, for the log.
+    pub(crate) fn name(&self, instance: InstanceId) {
+        self.lock().instance = instance;
+    }
+
+    /// Takes a span, or as much of it as its policy lets it; see [`Queue::push`].
+    pub(crate) fn push(&self, span: Span, overflow: Overflow, names: Introductions<'_>) -> Pushed {
+        let mut state = self.lock();
+        if state.farewell.is_some() {
+            return Pushed::Queued;
+        }
+        let pushed = state.queue.push(span, overflow, names, Instant::now().into_std());
+        match &pushed {
+            Pushed::Dropped { .. } if !state.losing => {
+                state.losing = true;
+                warn!(instance = state.instance.0, overflow = ?overflow, "too slow, so messages are dropped");
+            }
+            Pushed::Disconnect => {
+                warn!(instance = state.instance.0, "too slow, so it is disconnected");
+                state.queue.clear();
+                state.farewell = Some(Farewell::Slow);
+            }
+            _ => {}
+        }
+        drop(state);
+        self.work.notify_one();
+        pushed
+    }
+
+    /// Pushes what did not fit, waiting for room as long as the policy says. Returns the messages dropped.
+    ///
+    /// # Cancel safety
+    /// Cancelled, it leaves out what has not been pushed.
+    pub(crate) async fn push_waiting(&self, rest: Span, overflow: Overflow, names: Introductions<'_>) -> u64 {
+        let mut rest = rest;
+        loop {
+            let mut room = pin!(self.room.notified());
+            room.as_mut().enable();
+            match self.push(rest, overflow, names) {
+                Pushed::Full(still) => rest = still,
+                Pushed::Dropped { messages } => return messages,
+                Pushed::Queued | Pushed::Disconnect => return 0,
+            }
+            let asleep = Instant::now();
+            let step = asleep + WAIT_STEP;
+            let deadline = Instant::from_std(self.lock().queue.stall_deadline());
+            let _ = tokio::time::timeout_at(step.min(deadline), room).await;
+            let now = Instant::now();
+            if now.duration_since(asleep) > WAIT_STEP * 4 {
+                self.lock().queue.forgive(now.into_std());
+            }
+        }
+    }
+
+    /// Sends a control frame. A client that asks and never reads the answers is disconnected.
+    pub(crate) fn send(&self, control: &Control) {
+        let mut state = self.lock();
+        if state.farewell.is_some() {
+            return;
+        }
+        if state.queue.push_control(encode_control(control)).is_err() {
+            warn!(instance = state.instance.0, "reads no answers, so it is disconnected");
+            state.queue.clear();
+            state.farewell = Some(Farewell::Slow);
+        }
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// Takes nothing more; once what waits is written, the writer says goodbye.
+    pub(crate) fn close(&self, farewell: Farewell) {
+        self.lock().farewell.get_or_insert(farewell);
+        self.work.notify_one();
+        self.room.notify_waiters();
+    }
+
+    pub(crate) fn forget_topic(&self, topic: TopicId) {
+        self.lock().queue.forget_topic(topic);
+        self.work.notify_one();
+    }
+
+    pub(crate) fn forget_sender(&self, sender: InstanceId) {
+        self.lock().queue.forget_sender(sender);
+        self.work.notify_one();
+    }
+
+    /// Waits for something to write and puts it into `batch`, about `bytes_max` bytes.
+    ///
+    /// # Cancel safety
+    /// Nothing is taken unless it returns.
+    pub(crate) async fn next(&self, bytes_max: usize, batch: &mut Vec<Bytes>) -> Next {
+        loop {
+            let work = self.work.notified();
+            {
+                let mut state = self.lock();
+                if !state.queue.is_empty() {
+                    let messages = state.queue.take(bytes_max, batch);
+                    self.counters.messages_out.add(messages);
+                    if state.losing && state.queue.is_empty() {
+                        state.losing = false;
+                        let dropped = state.queue.dropped();
+                        info!(instance = state.instance.0, dropped, "has caught up");
+                    }
+                    return Next::Write;
+                }
+                if let Some(farewell) = state.farewell {
+                    return Next::Goodbye(farewell);
+                }
+            }
+            work.await;
+        }
+    }
+
+    /// The client's pipe has taken so many bytes.
+    pub(crate) fn written(&self, bytes: usize) {
+        self.lock().queue.written(bytes, Instant::now().into_std());
+        self.counters.bytes_out.add(bytes as u64);
+        self.room.notify_waiters();
+    }
+
+    /// Bytes queued, messages dropped, and whether the instance is stalled.
+    pub(crate) fn fill(&self) -> Fill {
+        let state = self.lock();
+        Fill {
+            queued_bytes: state.queue.queued_bytes() as u64,
+            dropped: state.queue.dropped(),
+            stalled: state.queue.stalled(),
+        }
+    }
+
+    /// A panic elsewhere leaves a queue that is still whole: each change to it ends before anything can panic.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How full an outbox is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fill {
+    pub(crate) queued_bytes: u64,
+    pub(crate) dropped: u64,
+    pub(crate) stalled: bool,
+}

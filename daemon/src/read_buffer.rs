@@ -1,0 +1,71 @@
+//! ReadBuffer: where an instance's bytes arrive. One that waits holds no memory.
+//!
+//! The buffer is taken from a pool of its thread when there is something to read, not before: a thousand idle
+//! instances share a few.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// How much is read at once: more than a pipe of the kernel's default size holds.
+const READ_BYTES: usize = 128 * 1024;
+
+/// Buffers that wait in each thread's pool.
+const POOL_MAX: usize = 4;
+
+thread_local! {
+    static POOL: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Bytes that have arrived and are not yet cut into spans.
+#[derive(Debug, Default)]
+pub(crate) struct ReadBuffer {
+    bytes: BytesMut,
+}
+
+impl ReadBuffer {
+    /// What has arrived; the splitter takes from its front.
+    pub(crate) fn bytes(&mut self) -> &mut BytesMut {
+        &mut self.bytes
+    }
+
+    /// Reads what there is, at least one byte unless the stream has ended; room is made for `wanted` bytes.
+    ///
+    /// # Cancel safety
+    /// Nothing is read unless it returns.
+    pub(crate) async fn read<R: AsyncRead + Unpin>(&mut self, reader: &mut R, wanted: usize) -> io::Result<usize> {
+        std::future::poll_fn(|context| self.poll_read(context, reader, wanted)).await
+    }
+
+    fn poll_read<R: AsyncRead + Unpin>(
+        &mut self,
+        context: &mut Context<'_>,
+        reader: &mut R,
+        wanted: usize,
+    ) -> Poll<io::Result<usize>> {
+        if self.bytes.capacity() == 0 {
+            self.bytes = POOL.with_borrow_mut(Vec::pop).unwrap_or_default();
+        }
+        let room = wanted.max(READ_BYTES);
+        if self.bytes.capacity() - self.bytes.len() < room.min(READ_BYTES / 2).max(wanted) {
+            self.bytes.reserve(room);
+        }
+        let before = self.bytes.len();
+        // Reading never waits between taking bytes and returning, so a future made for each poll is as good as one.
+        let polled = pin!(reader.read_buf(&mut self.bytes)).poll(context);
+        if polled.is_pending() && before == 0 {
+            let idle = std::mem::take(&mut self.bytes);
+            POOL.with_borrow_mut(|pool| {
+                if pool.len() < POOL_MAX {
+                    pool.push(idle);
+                }
+            });
+        }
+        polled
+    }
+}

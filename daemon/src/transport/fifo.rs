@@ -1,0 +1,438 @@
+//! Clients arrive over FIFOs: a well-known one to knock on, and a pair for each.
+//!
+//! A FIFO carries no credentials of who writes to it. But nobody can create a file that somebody else owns: so the
+//! client makes its own two FIFOs, and their owner is the client's identity. The steps and their order are in
+//! `proto/PROTOCOL.md`, "Rendezvous".
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use pipebus_proto::control::{Control, Identity, Reason, Regarding};
+use pipebus_proto::frame::PROTOCOL_VERSION;
+use pipebus_proto::knock::{Knock, KnockFinder};
+use pipebus_proto::place::{Place, Surroundings};
+use pipebus_proto::trust;
+use pipebus_proto::wire::encode_control;
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Flock, FlockType, Resource, Rlimit};
+use tokio::net::unix::pipe;
+use tracing::{debug, info, warn};
+
+use super::{Access, BindError};
+use crate::core::bus::Refused;
+use crate::core::policy::Peer;
+use crate::instance::wrong_version;
+
+/// An instance's FIFO that is older than this and still has a name belongs to no living attempt to connect: clients
+/// wait for at most a minute.
+const LEFTOVER_AGE: Duration = Duration::from_secs(150);
+
+/// How much is read from the door at once; as much as the kernel keeps in a FIFO by default.
+const DOOR_BYTES: usize = 64 * 1024;
+
+/// A door that another process made and holds.
+pub type Inherited = OwnedFd;
+
+/// The door that systemd hands over (sd_listen_fds(3)), if it does. To be called once, before threads are started.
+///
+/// # Errors
+/// The environment that systemd sets is broken.
+pub fn inherited_door() -> io::Result<Option<Inherited>> {
+    let Some(fd) = sd_notify::listen_fds()?.next() else { return Ok(None) };
+    #[expect(unsafe_code, reason = "no library hands over a FIFO: they know sockets only")]
+    // SAFETY: systemd opened this descriptor for this process alone, as LISTEN_PID says, and nothing else here takes it.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// A client has arrived: a byte stream each way, and who is at the other end.
+pub(crate) struct Arrived {
+    pub(crate) reader: pipe::Receiver,
+    pub(crate) writer: pipe::Sender,
+    pub(crate) peer: Peer,
+}
+
+/// The broker's end of the door.
+pub(crate) struct Listener {
+    place: Place,
+    door: pipe::Receiver,
+    finder: KnockFinder,
+    /// The group that clients' FIFOs inherit.
+    gid: u32,
+    /// Given up when file descriptors run out, so that one more client can be told so.
+    spare: VecDeque<File>,
+    swept: tokio::time::Instant,
+    /// Removed again at the end.
+    made: Vec<PathBuf>,
+    /// Holds the lock as long as it is open.
+    _lock: File,
+}
+
+impl Listener {
+    /// Makes the bus's directory and door, or takes over what is there. `inherited` is a door that somebody else, such
+    /// as systemd, holds for this broker.
+    pub(crate) fn bind(
+        place: &Place,
+        access: &Access,
+        group: &str,
+        inherited: Option<Inherited>,
+    ) -> Result<Listener, BindError> {
+        let mut made = Vec::new();
+        let directory = place.directory();
+        if make_directory(directory, access)? {
+            made.push(directory.to_owned());
+        }
+        trust::check(&facts(directory)?, rustix::process::geteuid().as_raw())?;
+        let (lock, lock_path) = lock(place)?;
+        made.push(lock_path);
+        let instances = place.instances();
+        if make_instances(&instances)? {
+            made.push(instances.clone());
+        }
+        let gid = fs::metadata(&instances).map_err(failed("read", &instances))?.gid();
+        let door = match inherited {
+            Some(fd) => check_inherited(fd, &place.door())?,
+            None => {
+                made.push(place.door());
+                own_door(&place.door(), access, group)?
+            }
+        };
+        let door = pipe::Receiver::from_owned_fd(door).map_err(failed("listen on", &place.door()))?;
+        let mut listener = Listener {
+            place: place.clone(),
+            door,
+            finder: KnockFinder::default(),
+            gid,
+            spare: VecDeque::new(),
+            swept: tokio::time::Instant::now(),
+            made,
+            _lock: lock,
+        };
+        listener.keep_spare();
+        listener.sweep();
+        Ok(listener)
+    }
+
+    /// Waits for the next client that is fit to be one.
+    ///
+    /// # Cancel safety
+    /// A client is taken only when returned; half a knock is kept.
+    pub(crate) async fn accept(&mut self) -> io::Result<Arrived> {
+        loop {
+            while let Some(knock) = self.finder.next_knock() {
+                match self.meet(&knock) {
+                    Ok(arrived) => return Ok(arrived),
+                    Err(unfit) => debug!(id = %knock.id, reason = %unfit, "a knock led nowhere"),
+                }
+            }
+            let garbage = self.finder.take_garbage();
+            if garbage > 0 {
+                warn!(bytes = garbage, "something that is no knock was written to the door");
+            }
+            if self.swept.elapsed() >= LEFTOVER_AGE {
+                self.sweep();
+            }
+            self.door.readable().await?;
+            let mut bytes = vec![0; DOOR_BYTES];
+            match self.door.try_read(&mut bytes) {
+                Ok(count) => self.finder.push(&bytes[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Opens the FIFOs of who knocked, checks them, and takes their names away.
+    fn meet(&mut self, knock: &Knock) -> Result<Arrived, Unfit> {
+        match self.open_pair(knock) {
+            Err(Unfit::System(error)) if is_exhaustion(&error) => {
+                self.tell_exhausted(knock);
+                Err(Unfit::System(error))
+            }
+            Ok((arrived, version)) if version != PROTOCOL_VERSION => {
+                say_no(&arrived.writer, wrong_version(version));
+                Err(Unfit::Version(version))
+            }
+            other => other.map(|(arrived, _)| arrived),
+        }
+    }
+
+    fn open_pair(&self, knock: &Knock) -> Result<(Arrived, u16), Unfit> {
+        let (up_path, down_path) = (self.place.up(&knock.id), self.place.down(&knock.id));
+        let down = open_fifo(&down_path, OFlags::WRONLY)?;
+        let up = open_fifo(&up_path, OFlags::RDONLY)?;
+        let (down_uid, up_uid) = (self.check(&down)?, self.check(&up)?);
+        if down_uid != up_uid {
+            return Err(Unfit::Owners(down_uid, up_uid));
+        }
+        let _ = fs::remove_file(&up_path);
+        let _ = fs::remove_file(&down_path);
+        let peer = Peer { identity: Identity::Unix { uid: up_uid }, pid: lock_holder(&up) };
+        let arrived = Arrived {
+            reader: pipe::Receiver::from_owned_fd(up)?,
+            writer: pipe::Sender::from_owned_fd(down)?,
+            peer,
+        };
+        Ok((arrived, knock.version))
+    }
+
+    /// Whether this is a FIFO that only its owner and the broker can open. Returns the owner.
+    fn check(&self, fd: &OwnedFd) -> Result<u32, Unfit> {
+        let facts = rustix::fs::fstat(fd)?;
+        if FileType::from_raw_mode(facts.st_mode) != FileType::Fifo {
+            return Err(Unfit::NotFifo);
+        }
+        if facts.st_nlink != 1 {
+            return Err(Unfit::Links);
+        }
+        let of_group = facts.st_mode & 0o070 != 0 && facts.st_gid != self.gid;
+        if facts.st_mode & 0o007 != 0 || of_group {
+            return Err(Unfit::Mode(facts.st_mode & 0o7777));
+        }
+        Ok(facts.st_uid)
+    }
+
+    /// With the spare descriptors given up, there is room to tell one client that there is none.
+    fn tell_exhausted(&mut self, knock: &Knock) {
+        warn!("file descriptors have run out, so a client is turned away; raise LimitNOFILE or lower limits.instances_max");
+        self.spare.clear();
+        if let Ok((arrived, _)) = self.open_pair(knock) {
+            let text = "the broker has no file descriptors left; try again later";
+            say_no(&arrived.writer, Refused::new(Reason::Exhausted, text));
+        }
+        self.keep_spare();
+    }
+
+    fn keep_spare(&mut self) {
+        self.spare.extend((0..4).filter_map(|_| File::open("/dev/null").ok()));
+    }
+
+    /// Removes FIFOs of clients that died before they were let in.
+    fn sweep(&mut self) {
+        self.swept = tokio::time::Instant::now();
+        let Ok(entries) = fs::read_dir(self.place.instances()) else { return };
+        let leftovers = entries.flatten().filter(|entry| {
+            let modified = entry.metadata().and_then(|facts| facts.modified());
+            modified.is_ok_and(|time| {
+                SystemTime::now().duration_since(time).is_ok_and(|age| age > LEFTOVER_AGE)
+            })
+        });
+        let removed = leftovers.filter(|entry| fs::remove_file(entry.path()).is_ok()).count();
+        if removed > 0 {
+            info!(removed, "swept FIFOs that clients left behind");
+        }
+    }
+}
+
+impl Drop for Listener {
+    /// Removes what it made, as long as the lock is held: another broker may come at once after.
+    fn drop(&mut self) {
+        if self.made.contains(&self.place.instances()) {
+            let entries = fs::read_dir(self.place.instances()).into_iter().flatten().flatten();
+            entries.for_each(|entry| drop(fs::remove_file(entry.path())));
+        }
+        for path in self.made.iter().rev() {
+            let removed = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
+            if let Err(error) = removed {
+                debug!(path = %path.display(), %error, "could not be removed");
+            }
+        }
+    }
+}
+
+/// Why a knock leads nowhere.
+#[derive(Debug, thiserror::Error)]
+enum Unfit {
+    #[error("not a FIFO")]
+    NotFifo,
+    #[error("it has other names (hard links)")]
+    Links,
+    #[error("others may open it (mode {0:04o})")]
+    Mode(u32),
+    #[error("the two FIFOs have different owners, {0} and {1}")]
+    Owners(u32, u32),
+    #[error("version {0} of the protocol")]
+    Version(u16),
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+impl From<Errno> for Unfit {
+    fn from(errno: Errno) -> Unfit {
+        Unfit::System(errno.into())
+    }
+}
+
+/// Who this process is.
+pub(crate) fn own_identity() -> Identity {
+    Identity::Unix { uid: rustix::process::geteuid().as_raw() }
+}
+
+/// What the session bus's place depends on.
+pub(crate) fn surroundings() -> Surroundings {
+    let runtime_directory = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    Surroundings {
+        runtime_directory: runtime_directory.filter(|path| path.is_absolute()),
+        temporary_directory: std::env::temp_dir(),
+        uid: rustix::process::geteuid().as_raw(),
+    }
+}
+
+/// Allows this process as many open files as the system lets it: two for each instance. Returns how many that is.
+pub fn raise_open_files() -> Option<u64> {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+    rustix::process::getrlimit(Resource::Nofile).current
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BindError {
+    let path = path.to_owned();
+    move |source| BindError::System { doing, path, source }
+}
+
+/// Whether the directory had to be made.
+fn make_directory(path: &Path, access: &Access) -> Result<bool, BindError> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(failed("make", parent))?;
+    }
+    let mode = if *access == Access::Owner { 0o700 } else { 0o755 };
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => {
+            // Whatever the umask took away.
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("chmod", path))?;
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(failed("make", path)(error)),
+    }
+}
+
+/// What is known of the bus's directory and all above it.
+fn facts(directory: &Path) -> Result<Vec<trust::Directory>, BindError> {
+    trust::ancestry(directory, |path| {
+        let facts = fs::symlink_metadata(path)?;
+        Ok((facts.is_dir(), facts.uid(), facts.mode()))
+    })
+    .map_err(failed("examine", directory))
+}
+
+/// Takes the bus, or says who has it.
+fn lock(place: &Place) -> Result<(File, PathBuf), BindError> {
+    let path = place.lock();
+    loop {
+        let mut file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0))
+            .open(&path)
+            .map_err(failed("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = (&file).take(32).read_to_string(&mut holder);
+                let path = place.directory().to_owned();
+                return Err(BindError::Taken { path, holder: holder.trim().to_owned() });
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+        }
+        // A broker that just ended may have removed the file between our opening and our locking it.
+        let still_there = fs::metadata(&path).is_ok_and(|named| file.metadata().is_ok_and(|f| f.ino() == named.ino()));
+        if still_there {
+            let pid = std::process::id().to_string();
+            let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(pid.as_bytes()));
+            written.map_err(failed("write", &path))?;
+            return Ok((file, path));
+        }
+    }
+}
+
+/// Where clients make their FIFOs: writable but not listable, sticky, and its group is the group of what is made in it.
+fn make_instances(path: &Path) -> Result<bool, BindError> {
+    let made = match fs::create_dir(path) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(failed("make", path)(error)),
+    };
+    let facts = fs::symlink_metadata(path).map_err(failed("examine", path))?;
+    if !facts.is_dir() {
+        return Err(trust::Distrust::NoDirectory { path: path.to_owned() }.into());
+    }
+    if facts.mode() & 0o7777 != 0o3733 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o3733)).map_err(failed("chmod", path))?;
+    }
+    Ok(made)
+}
+
+/// The door that this broker makes, or that a broker which was killed left behind.
+fn own_door(path: &Path, access: &Access, group: &str) -> Result<OwnedFd, BindError> {
+    match rustix::fs::mkfifoat(CWD, path, Mode::from_raw_mode(0o600)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(failed("make", path)(errno.into())),
+    }
+    let facts = fs::symlink_metadata(path).map_err(failed("examine", path))?;
+    if !facts.file_type().is_fifo() {
+        return Err(BindError::NotFifo { path: path.to_owned() });
+    }
+    // Read and write, so that the last client's leaving is no end of file.
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let door = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| failed("open", path)(e.into()))?;
+    let mode = match access {
+        Access::Owner => 0o600,
+        Access::Group => 0o620,
+        Access::Everyone => 0o622,
+    };
+    if *access == Access::Group {
+        let gid = group_id(group)?;
+        let chown = rustix::fs::fchown(&door, None, Some(rustix::fs::Gid::from_raw(gid)));
+        chown.map_err(|e| failed("give to its group", path)(e.into()))?;
+    }
+    rustix::fs::fchmod(&door, Mode::from_raw_mode(mode)).map_err(|e| failed("chmod", path)(e.into()))?;
+    Ok(door)
+}
+
+fn check_inherited(fd: OwnedFd, path: &Path) -> Result<OwnedFd, BindError> {
+    let facts = rustix::fs::fstat(&fd).map_err(|e| failed("examine", path)(e.into()))?;
+    if FileType::from_raw_mode(facts.st_mode) != FileType::Fifo {
+        return Err(BindError::NotFifo { path: path.to_owned() });
+    }
+    Ok(fd)
+}
+
+fn group_id(name: &str) -> Result<u32, BindError> {
+    match nix::unistd::Group::from_name(name) {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        _ => Err(BindError::NoGroup(name.to_owned())),
+    }
+}
+
+fn open_fifo(path: &Path, access: OFlags) -> Result<OwnedFd, Unfit> {
+    let flags = access | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// The process that holds a record lock on the FIFO; `None` if nobody does, or it can't be seen from here.
+fn lock_holder(fd: &OwnedFd) -> Option<u32> {
+    let lock = rustix::process::fcntl_getlk(fd, &Flock::from(FlockType::WriteLock)).ok()??;
+    u32::try_from(lock.pid?.as_raw_nonzero().get()).ok()
+}
+
+/// Tells a client no, if its pipe takes that at once; otherwise it will see its pipes closed.
+fn say_no(writer: &pipe::Sender, refused: Refused) {
+    let frame =
+        encode_control(&Control::Refused { regarding: Regarding::Connection, reason: refused.reason, text: refused.text });
+    let _ = writer.try_io(|| Ok(rustix::io::write(writer, &frame)?));
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+}

@@ -1,0 +1,68 @@
+//! Transport: how clients arrive. One file for each kind of pipe, offering the same items; this one chooses.
+//!
+//! What both promise: end of file on `reader` or `BrokenPipe` on `writer` means that the client left, and `peer` comes
+//! from the operating system, never from what the client says.
+
+#[cfg(unix)]
+mod fifo;
+#[cfg(unix)]
+pub use fifo::{Inherited, inherited_door, raise_open_files};
+#[cfg(unix)]
+pub(crate) use fifo::{Listener, own_identity, surroundings};
+
+use std::path::PathBuf;
+
+use pipebus_proto::place::AddressError;
+use pipebus_proto::trust::Distrust;
+
+/// Who may connect: what the permissions of the well-known pipe let in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// The user that the broker runs as, and root.
+    #[default]
+    Owner,
+    /// The members of `group`, besides.
+    Group,
+    /// Every user of the machine.
+    Everyone,
+}
+
+/// Why the broker can't listen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// Another broker has this bus.
+    #[error("the bus {} is taken by the broker with pid {holder}; stop that one, or name another bus", path.display())]
+    Taken {
+        /// The bus's directory.
+        path: PathBuf,
+        /// Its process id, as it wrote it.
+        holder: String,
+    },
+    /// Something that is no FIFO is where the door should be.
+    #[error("{} is not a FIFO; remove it, or name another bus", path.display())]
+    NotFifo {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The configuration names no bus.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The directory can't be trusted.
+    #[error(transparent)]
+    Distrust(#[from] Distrust),
+    /// There is no such group.
+    #[error("there is no group {0:?} on this machine; create it, or change door.group")]
+    NoGroup(String),
+    /// The operating system says no.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    System {
+        /// What was tried.
+        doing: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What it said.
+        source: std::io::Error,
+    },
+}
