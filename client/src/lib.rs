@@ -1,0 +1,41 @@
+//! The client of pipebus: a message bus for the programs of one machine whose only door is a named pipe.
+//!
+//! ```no_run
+//! # async fn example() -> pipebus_client::Result<()> {
+//! use pipebus_client::{Client, Delivery};
+//! let client = Client::connect("session").await?;
+//! client.publish("greetings/world", "hello").await?;
+//! let mut subscription = client.subscribe("greetings/**").await?;
+//! while let Some(delivery) = subscription.next().await {
+//!     match delivery {
+//!         Delivery::Message(message) => println!("{}: {:?}", message.topic, message.payload),
+//!         Delivery::Gap(gap) => eprintln!("lost some: {gap:?}"),
+//!     }
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! For apps without async there is [`blocking`].
+
+pub mod blocking;
+mod client;
+mod error;
+mod inbox;
+mod message;
+mod outgoing;
+mod reconnect;
+mod serve;
+mod session;
+mod shared;
+mod subscription;
+mod transport;
+
+pub use client::{Builder, Client, Publisher};
+pub use error::{Error, Result};
+pub use message::{Message, Sender};
+pub use pipebus_proto::control::{Failure, Identity, Overflow, Reason};
+pub use pipebus_proto::topic::{InstanceId, Topic};
+pub use pipebus_proto::wire::{decode_value, encode_value};
+pub use serve::{Request, Server};
+pub use shared::Link;
+pub use subscription::{Delivery, Gap, GapCause, Subscription};

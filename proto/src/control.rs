@@ -156,7 +156,7 @@ pub struct Welcome {
 }
 
 /// What a refusal is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Regarding {
     /// The connection as a whole.
     Connection,

@@ -21,6 +21,9 @@ pub const FRAME_BYTES_MAX: usize = HEAD_BYTES + BODY_BYTES_MAX;
 /// The longest body of a control frame.
 pub const CONTROL_BYTES_MAX: usize = 4096;
 
+/// The longest metadata: what the head's field can say.
+pub const METADATA_BYTES_MAX: usize = u16::MAX as usize;
+
 /// What every frame begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {

@@ -73,6 +73,8 @@ impl Knock {
 pub struct KnockFinder {
     waiting: Vec<u8>,
     at: usize,
+    /// How many of the bytes from `at` belong to a knock that has been found.
+    known: usize,
     garbage: u64,
 }
 
@@ -85,14 +87,23 @@ impl KnockFinder {
     }
 
     /// The next whole knock, byte by byte past what is none.
+    ///
+    /// A knock's own bytes are looked through too: 28 bytes of garbage can be such that the beginning of the next knock
+    /// is their checksum, and that next one must be found as well.
     pub fn next_knock(&mut self) -> Option<Knock> {
         while let Some((window, _)) = self.waiting[self.at..].split_first_chunk() {
-            if let Some(knock) = Knock::decode(window) {
-                self.at += KNOCK_BYTES;
-                return Some(knock);
+            let knock = Knock::decode(window);
+            if knock.is_some() {
+                self.known = KNOCK_BYTES;
             }
             self.at += 1;
-            self.garbage += 1;
+            match self.known.checked_sub(1) {
+                Some(known) => self.known = known,
+                None => self.garbage += 1,
+            }
+            if knock.is_some() {
+                return knock;
+            }
         }
         None
     }
@@ -116,6 +127,21 @@ mod tests {
         assert_eq!(&bytes[12..28], b"0123456789abcdef");
         assert_eq!(Knock::decode(&bytes), Some(knock));
         assert_eq!(knock.id.to_string(), "30313233343536373839616263646566");
+    }
+
+    #[test]
+    fn garbage_cannot_swallow_the_knock_behind_it() {
+        // With the first four bytes of any knock as its checksum, this is a knock too.
+        let bait = [&MAGIC[..], b"\x01\0\0\0overlapping!Ir\xf7l"].concat();
+        let knock = Knock::new(KnockId(*b"0123456789abcdef"));
+        let mut finder = KnockFinder::default();
+        finder.push(b"xyz");
+        finder.push(&bait);
+        finder.push(&knock.encode());
+        finder.push(&knock.encode());
+        let found: Vec<_> = std::iter::from_fn(|| finder.next_knock()).map(|knock| knock.id).collect();
+        assert_eq!(found, [KnockId(*b"overlapping!Ir\xf7l"), knock.id, knock.id]);
+        assert_eq!(finder.take_garbage(), 3);
     }
 
     proptest! {

@@ -34,10 +34,9 @@ pub struct Span {
 }
 
 impl Span {
-    /// The frames, one by one.
-    pub fn iter(&self) -> impl Iterator<Item = Frame> {
-        let mut rest = self.bytes.clone();
-        std::iter::from_fn(move || Frame::split_from(&mut rest))
+    /// The frames, one by one, without a copy.
+    pub fn iter(&self) -> Frames {
+        Frames { rest: self.bytes.clone() }
     }
 
     /// How many messages begin in it.
@@ -101,6 +100,20 @@ impl Span {
         self.first = head_at(&self.bytes, 0).map_or(self.first, |head| head.sequence);
         before.last = before.iter().last().map_or(before.first, |frame| frame.head.sequence);
         (Some(before), Some(self))
+    }
+}
+
+/// The frames of a [`Span`].
+#[derive(Clone, Debug)]
+pub struct Frames {
+    rest: Bytes,
+}
+
+impl Iterator for Frames {
+    type Item = Frame;
+
+    fn next(&mut self) -> Option<Frame> {
+        Frame::split_from(&mut self.rest)
     }
 }
 

@@ -11,14 +11,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::Control;
 use crate::frame::{
-    BODY_BYTES_MAX, CONTROL_BYTES_MAX, Flags, HEAD_BYTES, Head, Kind, Malformed, Metadata, Part,
+    BODY_BYTES_MAX, CONTROL_BYTES_MAX, Flags, HEAD_BYTES, Head, Kind, METADATA_BYTES_MAX, Malformed, Metadata,
+    Part,
 };
 use crate::topic::{InstanceId, TopicId};
 
-const CONFIG: Configuration<LittleEndian, Fixint, Limit<BODY_BYTES_MAX>> = bincode::config::standard()
+/// Nothing that is read with it may be longer than metadata: a text whose length lies is refused before there is room
+/// made for it.
+const CONFIG: Configuration<LittleEndian, Fixint, Limit<METADATA_BYTES_MAX>> = bincode::config::standard()
     .with_fixed_int_encoding()
     .with_little_endian()
-    .with_limit::<BODY_BYTES_MAX>();
+    .with_limit::<METADATA_BYTES_MAX>();
 
 /// The head as it is on the wire: the order of the fields is the protocol.
 #[derive(Serialize, Deserialize)]
@@ -134,9 +137,9 @@ pub fn decode_control(body: &[u8]) -> Result<Control, Malformed> {
     decode(body)
 }
 
-/// The bytes of metadata; `None` where there are more than a frame can hold (65,535).
+/// The bytes of metadata; `None` where there are more than [`METADATA_BYTES_MAX`].
 pub fn encode_metadata(metadata: &Metadata) -> Option<Vec<u8>> {
-    encode(metadata).ok().filter(|bytes| u16::try_from(bytes.len()).is_ok())
+    encode(metadata).ok().filter(|bytes| bytes.len() <= METADATA_BYTES_MAX)
 }
 
 /// Reads metadata.
@@ -188,7 +191,10 @@ pub fn encode_value<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, ValueEr
     bincode::serde::encode_to_vec(value, VALUES).map_err(|error| ValueError(error.to_string()))
 }
 
-/// Reads what [`encode_value`] wrote. Never allocates more than the bytes can account for.
+/// Reads what [`encode_value`] wrote. A text whose length lies makes it allocate at most 64 MiB, and fail.
+///
+/// Not for bytes of strangers where `T` has lists of elements without bytes, such as `Vec<()>`: 8 bytes can claim 2^64
+/// of them, and all are counted.
 ///
 /// # Errors
 /// The bytes are no such value, or there are some left over.
@@ -285,6 +291,19 @@ mod tests {
         let lie = (1u64 << 40).to_le_bytes();
         assert!(decode_value::<Vec<u64>>(&lie).is_err());
         assert!(decode_value::<String>(&lie).is_err());
+    }
+
+    #[test]
+    fn metadata_may_have_65535_bytes() {
+        let empty = (String::new(), String::new());
+        let mut metadata = Metadata { call: None, headers: vec![empty; 4_095] };
+        assert_eq!(decode_metadata(&encode_metadata(&metadata).unwrap()), Ok(metadata.clone()));
+        metadata.headers[0].0 = "x".repeat(METADATA_BYTES_MAX - 9 - 16 * 4_095);
+        let bytes = encode_metadata(&metadata).unwrap();
+        assert_eq!(bytes.len(), METADATA_BYTES_MAX);
+        assert_eq!(decode_metadata(&bytes), Ok(metadata.clone()));
+        metadata.headers[0].1 = "x".to_owned();
+        assert_eq!(encode_metadata(&metadata), None);
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 //! Not who waits for room: the queue hands back what does not fit, and the shell waits. Nothing is lost by
 //! forgetting: what is dropped stands as a gap where it would have been.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,10 +23,12 @@ const GAPS_SIDE_BY_SIDE_MAX: usize = 16;
 #[derive(Debug)]
 pub struct Queue {
     entries: VecDeque<Entry>,
-    /// Bytes of messages and introductions in `entries`.
+    /// Bytes of messages and notes in `entries`.
     bytes: usize,
+    /// Those of them that may be dropped to make room.
+    droppable_bytes: usize,
     bytes_max: usize,
-    /// Bytes of control frames in `entries`.
+    /// Bytes of answers in `entries`.
     control_bytes: usize,
     /// Bytes taken by the writer and not yet written.
     in_flight: usize,
@@ -34,30 +36,43 @@ pub struct Queue {
     topics_told: HashSet<TopicId>,
     senders_told: HashSet<InstanceId>,
     /// Of each sender whose message has begun and not ended: what becomes of its fragments.
-    unfinished: HashMap<InstanceId, Unfinished>,
+    unfinished: BTreeMap<InstanceId, Unfinished>,
     progress: Progress,
     dropped: u64,
 }
 
 #[derive(Debug)]
 enum Entry {
-    Messages { span: Span, overflow: Overflow },
-    Introduction(Bytes),
+    Messages {
+        span: Span,
+        overflow: Overflow,
+    },
+    /// What the client has to know about the messages before or behind: who and what they are about, and that no more
+    /// will come.
+    Note(Bytes),
     Control(Bytes),
-    Gap { topic: TopicId, messages: u64 },
+    Gap {
+        topic: TopicId,
+        messages: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Unfinished {
+    kind: Kind,
+    topic: TopicId,
     sequence: u64,
     /// Fragments pass, rather than being dropped with their message.
     passes: bool,
 }
 
-/// When the instance last took something.
+/// Since when the instance has taken nothing of what there is for it.
 #[derive(Debug)]
 struct Progress {
-    last: Instant,
+    since: Instant,
+    /// Whether `since` means anything: there are messages for it. Answers alone don't count, and nobody says when they
+    /// come.
+    running: bool,
     stall_timeout: Duration,
     stalled: bool,
 }
@@ -94,24 +109,26 @@ impl Queue {
         Queue {
             entries: VecDeque::new(),
             bytes: 0,
+            droppable_bytes: 0,
             bytes_max,
             control_bytes: 0,
             in_flight: 0,
             topics_told: HashSet::new(),
             senders_told: HashSet::new(),
-            unfinished: HashMap::new(),
-            progress: Progress { last: now, stall_timeout, stalled: false },
+            unfinished: BTreeMap::new(),
+            progress: Progress { since: now, running: false, stall_timeout, stalled: false },
             dropped: 0,
         }
     }
 
     /// Takes a span, or as much of it as its overflow policy lets it.
     pub fn push(&mut self, span: Span, overflow: Overflow, names: Introductions<'_>, now: Instant) -> Pushed {
+        if self.is_idle() || !self.progress.running {
+            self.progress.since = now;
+            self.progress.running = true;
+        }
         if !span.part.begins() {
             return self.push_fragment(span, overflow, now);
-        }
-        if self.is_idle() {
-            self.progress.last = now;
         }
         let (fits, rest) = self.cut_to_room(span);
         if let Some(span) = fits {
@@ -121,6 +138,9 @@ impl Queue {
         match overflow {
             Overflow::Block if !self.is_stalled(now) => Pushed::Full(rest),
             Overflow::Block | Overflow::DropNewest => self.drop_newest(&rest),
+            Overflow::DropOldest | Overflow::Latest if !self.can_make_room(newest_frame_bytes(&rest)) => {
+                self.drop_newest(&rest)
+            }
             Overflow::DropOldest => self.drop_oldest(rest, overflow, names),
             Overflow::Latest => self.keep_latest(rest, overflow, names),
             Overflow::Disconnect => Pushed::Disconnect,
@@ -147,12 +167,12 @@ impl Queue {
         while taken < bytes_max {
             let Some(entry) = self.entries.pop_front() else { break };
             let bytes = match entry {
-                Entry::Messages { span, .. } => {
-                    self.bytes -= span.bytes.len();
+                Entry::Messages { span, overflow } => {
+                    self.discount(span.bytes.len(), overflow);
                     messages += span.messages();
                     span.bytes
                 }
-                Entry::Introduction(frame) => {
+                Entry::Note(frame) => {
                     self.bytes -= frame.len();
                     frame
                 }
@@ -172,14 +192,25 @@ impl Queue {
     /// The client's pipe has taken so many bytes of what was taken from the queue.
     pub fn written(&mut self, bytes: usize, now: Instant) {
         self.in_flight -= bytes.min(self.in_flight);
-        self.progress.last = now;
+        self.progress.since = now;
+        self.progress.running = !self.is_idle();
         self.progress.stalled = false;
     }
 
     /// The topic will not be seen again: tells the client, if it was told of the topic.
+    ///
+    /// A message whose sender retracts its topic in the middle ends there. Replies go on: they are for a requester that
+    /// need not keep the topic of its request.
     pub fn forget_topic(&mut self, topic: TopicId) {
+        let ends = |message: &Unfinished| message.topic == topic && message.kind != Kind::Reply;
+        let cut_short = self.unfinished.extract_if(.., |_, message| ends(message)).collect::<Vec<_>>();
+        for (sender, message) in cut_short {
+            if message.passes {
+                self.withdraw(self.entries.len(), sender, message.sequence);
+            }
+        }
         if self.topics_told.remove(&topic) {
-            self.push_farewell(&Control::TopicGone { topic });
+            self.push_note(encode_control(&Control::TopicGone { topic }));
         }
     }
 
@@ -187,18 +218,18 @@ impl Queue {
     pub fn forget_sender(&mut self, sender: InstanceId) {
         self.unfinished.remove(&sender);
         if self.senders_told.remove(&sender) {
-            self.push_farewell(&Control::SenderGone { sender });
+            self.push_note(encode_control(&Control::SenderGone { sender }));
         }
     }
 
     /// When a `block` subscriber that takes nothing from now on counts as stalled.
     pub fn stall_deadline(&self) -> Instant {
-        self.progress.last + self.progress.stall_timeout
+        self.progress.since + self.progress.stall_timeout
     }
 
     /// Lets the stall time-out begin anew, for time in which the client could not have been served.
     pub fn forgive(&mut self, now: Instant) {
-        self.progress.last = now;
+        self.progress.since = now;
     }
 
     /// Whether the instance has taken nothing for the stall time-out.
@@ -210,6 +241,7 @@ impl Queue {
     pub fn clear(&mut self) {
         self.entries.clear();
         self.bytes = 0;
+        self.droppable_bytes = 0;
         self.control_bytes = 0;
     }
 
@@ -236,6 +268,16 @@ impl Queue {
         self.bytes_max.saturating_sub(self.bytes + self.in_flight)
     }
 
+    fn fits(&self, span: &Span) -> bool {
+        span.bytes.len() <= self.room() || self.is_idle()
+    }
+
+    /// Whether a frame could fit if all were dropped that may be. If not, there is no sense in dropping any.
+    fn can_make_room(&self, frame_bytes: usize) -> bool {
+        let stays = self.bytes - self.droppable_bytes + self.in_flight;
+        stays == 0 || stays + frame_bytes <= self.bytes_max
+    }
+
     /// What of the span fits now, and the rest. An idle queue takes at least one frame, so nothing waits for ever.
     fn cut_to_room(&self, span: Span) -> (Option<Span>, Option<Span>) {
         match span.cut(self.room()) {
@@ -244,35 +286,59 @@ impl Queue {
         }
     }
 
+    /// The newest frames of the span that fit now, and how many are older. An idle queue takes at least one.
+    fn newest_to_room(&self, span: Span) -> (Option<Span>, u32) {
+        let older = span.frames - 1;
+        match span.clone().newest(self.room()) {
+            (None, _) if self.is_idle() => (span.cut_after(older).1, older),
+            parts => parts,
+        }
+    }
+
     fn append(&mut self, span: Span, overflow: Overflow, names: Introductions<'_>) {
         // Who gets a reply has asked about its topic.
         if span.kind != Kind::Reply && self.topics_told.insert(span.topic) {
-            self.introduce(names.topic);
+            self.push_note(names.topic.clone());
         }
         if self.senders_told.insert(span.sender) {
-            self.introduce(names.sender);
+            self.push_note(names.sender.clone());
         }
         if span.part == Part::First {
-            self.unfinished.insert(span.sender, Unfinished { sequence: span.first, passes: true });
+            self.begin(&span, true);
         }
         self.append_known(span, overflow);
     }
 
     fn append_known(&mut self, span: Span, overflow: Overflow) {
         self.bytes += span.bytes.len();
+        if may_be_dropped(overflow) {
+            self.droppable_bytes += span.bytes.len();
+        }
         self.entries.push_back(Entry::Messages { span, overflow });
     }
 
-    fn introduce(&mut self, frame: &Bytes) {
-        self.bytes += frame.len();
-        self.entries.push_back(Entry::Introduction(frame.clone()));
+    /// So many bytes of messages wait no more.
+    fn discount(&mut self, bytes: usize, overflow: Overflow) {
+        self.bytes -= bytes;
+        if may_be_dropped(overflow) {
+            self.droppable_bytes -= bytes;
+        }
     }
 
-    /// Not bounded by [`CONTROL_BYTES_MAX`]: there is at most one for each introduction, and those are.
-    fn push_farewell(&mut self, control: &Control) {
-        let frame = encode_control(control);
-        self.control_bytes += frame.len();
-        self.entries.push_back(Entry::Control(frame));
+    fn begin(&mut self, first: &Span, passes: bool) {
+        let message = Unfinished { kind: first.kind, topic: first.topic, sequence: first.first, passes };
+        self.unfinished.insert(first.sender, message);
+    }
+
+    fn push_note(&mut self, frame: Bytes) {
+        self.insert_note(self.entries.len(), frame);
+    }
+
+    /// Takes room from messages and not from answers. Where no room is left, notes still come: each introduction comes
+    /// with a message that fits, and for each there is at most one farewell.
+    fn insert_note(&mut self, at: usize, frame: Bytes) {
+        self.bytes += frame.len();
+        self.entries.insert(at, Entry::Note(frame));
     }
 
     /// Notices a stall, besides answering.
@@ -285,75 +351,83 @@ impl Queue {
 
     /// A fragment goes the way of its message's first.
     fn push_fragment(&mut self, span: Span, overflow: Overflow, now: Instant) -> Pushed {
-        let unfinished = self.unfinished.get(&span.sender).copied();
-        // An instance that subscribed in the middle of a message never saw it begin: it loses nothing.
-        let Some(message) = unfinished.filter(|message| message.sequence == span.first) else {
-            return Pushed::Queued;
-        };
-        let fits = span.bytes.len() <= self.room() || self.is_idle();
-        if message.passes && !fits {
+        let before = self.dropped;
+        if self.passes(&span) && !self.fits(&span) {
             match overflow {
                 Overflow::Block if !self.is_stalled(now) => return Pushed::Full(span),
                 Overflow::Disconnect => return Pushed::Disconnect,
+                // What is oldest may be this very message.
+                Overflow::DropOldest | Overflow::Latest if self.can_make_room(span.bytes.len()) => {
+                    self.evict(span.bytes.len());
+                }
                 _ => {}
             }
         }
-        if span.part == Part::Last {
-            self.unfinished.remove(&span.sender);
-        }
-        if !message.passes {
-            return Pushed::Queued;
-        }
-        if fits {
-            if self.is_idle() {
-                self.progress.last = now;
+        let (sender, sequence, ends) = (span.sender, span.first, span.part.ends());
+        // An instance that subscribed in the middle of a message never saw it begin: it loses nothing.
+        if self.passes(&span) {
+            if self.fits(&span) {
+                self.append_known(span, overflow);
+            } else {
+                self.abandon(self.entries.len(), &span);
             }
-            self.append_known(span, overflow);
-            return Pushed::Queued;
         }
-        let at = self.entries.len();
-        self.abandon(at, &span);
-        Pushed::Dropped { messages: 1 }
+        if ends && self.unfinished.get(&sender).is_some_and(|message| message.sequence == sequence) {
+            self.unfinished.remove(&sender);
+        }
+        match self.dropped - before {
+            0 => Pushed::Queued,
+            messages => Pushed::Dropped { messages },
+        }
     }
 
-    /// Drops a message of which fragments wait or have been sent: what waits goes, what follows will, and the client
-    /// is told to forget what it has. The gap stands before entry `at`.
-    fn abandon(&mut self, at: usize, fragment: &Span) {
+    fn passes(&self, fragment: &Span) -> bool {
+        let message = self.unfinished.get(&fragment.sender);
+        message.is_some_and(|message| message.sequence == fragment.first && message.passes)
+    }
+
+    /// Drops a message of which fragments wait or have been sent. The gap stands before entry `at`. Returns where that
+    /// entry is now.
+    fn abandon(&mut self, at: usize, fragment: &Span) -> usize {
+        let at = self.withdraw(at, fragment.sender, fragment.first);
+        self.lose(at, fragment.topic, 1)
+    }
+
+    /// Takes out what waits of a message, lets nothing follow, and tells the client, before entry `at`, to forget what
+    /// it got. Returns where that entry is now.
+    fn withdraw(&mut self, at: usize, sender: InstanceId, sequence: u64) -> usize {
         let mut first_waits = false;
         let mut at = at;
         let mut index = 0;
         while index < self.entries.len() {
             match &self.entries[index] {
-                Entry::Messages { span, .. }
-                    if span.part != Part::Whole
-                        && span.sender == fragment.sender
-                        && span.first == fragment.first =>
+                Entry::Messages { span, overflow }
+                    if span.part != Part::Whole && span.sender == sender && span.first == sequence =>
                 {
                     first_waits |= span.part == Part::First;
-                    self.bytes -= span.bytes.len();
+                    let (bytes, overflow) = (span.bytes.len(), *overflow);
+                    self.discount(bytes, overflow);
                     self.entries.remove(index);
                     at -= usize::from(index < at);
                 }
                 _ => index += 1,
             }
         }
-        if let Some(message) = self.unfinished.get_mut(&fragment.sender)
-            && message.sequence == fragment.first
+        if let Some(message) = self.unfinished.get_mut(&sender)
+            && message.sequence == sequence
         {
             message.passes = false;
         }
-        if !first_waits {
-            let frame = encode_control(&Control::Abort { sender: fragment.sender });
-            self.control_bytes += frame.len();
-            self.entries.insert(at, Entry::Control(frame));
-            at += 1;
+        if first_waits {
+            return at;
         }
-        self.lose(at, fragment.topic, 1);
+        self.insert_note(at, encode_control(&Control::Abort { sender }));
+        at + 1
     }
 
     fn drop_newest(&mut self, rest: &Span) -> Pushed {
         if rest.part == Part::First {
-            self.unfinished.insert(rest.sender, Unfinished { sequence: rest.first, passes: false });
+            self.begin(rest, false);
         }
         let messages = rest.messages();
         self.lose(self.entries.len(), rest.topic, messages);
@@ -362,18 +436,15 @@ impl Queue {
 
     fn drop_oldest(&mut self, rest: Span, overflow: Overflow, names: Introductions<'_>) -> Pushed {
         let before = self.dropped;
-        let wanted = rest.bytes.len().min(self.bytes_max);
-        self.evict(wanted);
-        let topic = rest.topic;
-        let fallback = rest.clone();
-        let (newest, skipped) = rest.newest(self.room());
-        if let Some(span) = newest {
-            if skipped > 0 {
-                self.lose(self.entries.len(), topic, u64::from(skipped));
+        self.evict(rest.bytes.len());
+        let (newest, older) = self.newest_to_room(rest.clone());
+        if let Some(newest) = newest {
+            if older > 0 {
+                self.lose(self.entries.len(), rest.topic, u64::from(older));
             }
-            self.append(span, overflow, names);
+            self.append(newest, overflow, names);
         } else {
-            let _ = self.drop_newest(&fallback);
+            let _ = self.drop_newest(&rest);
         }
         Pushed::Dropped { messages: self.dropped - before }
     }
@@ -388,65 +459,58 @@ impl Queue {
                     if span.topic == topic && span.part == Part::Whole =>
                 {
                     let (bytes, messages) = (span.bytes.len(), span.messages());
-                    self.bytes -= bytes;
+                    self.discount(bytes, Overflow::Latest);
                     self.entries.remove(index);
-                    self.lose(index, topic, messages);
-                    // The gap stands where the span was, or was added to one before.
+                    index = self.lose(index, topic, messages);
                 }
                 _ => index += 1,
             }
         }
-        let frames = rest.frames;
-        let (older, newest) = rest.cut_after(frames - 1);
-        if let Some(older) = older
-            && newest.is_some()
-        {
-            self.lose(self.entries.len(), topic, older.messages());
+        let older = rest.frames - 1;
+        if older > 0 {
+            self.lose(self.entries.len(), topic, u64::from(older));
         }
-        if let Some(newest) = newest {
-            let (fits, rest) = self.cut_to_room(newest);
-            if let Some(span) = fits {
-                self.append(span, overflow, names);
-            }
-            if let Some(rest) = rest {
-                let _ = self.drop_oldest(rest, overflow, names);
-            }
+        if let (_, Some(newest)) = rest.cut_after(older) {
+            let _ = self.drop_oldest(newest, overflow, names);
         }
         Pushed::Dropped { messages: self.dropped - before }
     }
 
-    /// Drops the oldest messages that may be dropped, until there is room for `wanted` bytes or none are left.
+    /// Drops the oldest messages that may be dropped, until there is room for `wanted` bytes, or for as many as there
+    /// can be, or none are left.
     fn evict(&mut self, wanted: usize) {
+        let wanted = wanted.min(self.bytes_max);
         let mut index = 0;
         while self.room() < wanted && index < self.entries.len() {
             let lacking = wanted - self.room();
-            let Entry::Messages { span, overflow: Overflow::DropOldest | Overflow::Latest } =
-                &self.entries[index]
-            else {
-                index += 1;
-                continue;
+            let (span, overflow) = match &self.entries[index] {
+                Entry::Messages { span, overflow } if may_be_dropped(*overflow) => (span.clone(), *overflow),
+                _ => {
+                    index += 1;
+                    continue;
+                }
             };
             if span.part != Part::Whole {
-                let fragment = span.clone();
-                self.abandon(index, &fragment);
+                index = self.abandon(index, &span);
                 continue;
             }
-            let (topic, old_bytes) = (span.topic, span.bytes.len());
-            let (kept, dropped) = span.clone().newest(old_bytes.saturating_sub(lacking));
-            self.bytes -= old_bytes - kept.as_ref().map_or(0, |span| span.bytes.len());
-            match (kept, &mut self.entries[index]) {
-                (Some(kept), Entry::Messages { span, .. }) => *span = kept,
-                _ => {
-                    self.entries.remove(index);
-                }
+            let (topic, bytes) = (span.topic, span.bytes.len());
+            let (kept, dropped) = span.newest(bytes.saturating_sub(lacking));
+            self.discount(bytes - kept.as_ref().map_or(0, |span| span.bytes.len()), overflow);
+            match kept {
+                Some(span) => self.entries[index] = Entry::Messages { span, overflow },
+                None => drop(self.entries.remove(index)),
             }
             index = self.lose(index, topic, u64::from(dropped));
         }
     }
 
     /// Puts a gap before entry `at`, or adds to one that stands there. Returns where the entry after it is now.
+    ///
+    /// The gap names the topic only if the client knows it.
     fn lose(&mut self, at: usize, topic: TopicId, messages: u64) -> usize {
         self.dropped += messages;
+        let topic = if self.topics_told.contains(&topic) { topic } else { TopicId(0) };
         let is_gap = |entry: Option<&Entry>| matches!(entry, Some(Entry::Gap { .. }));
         let mut start = at;
         while start > 0 && is_gap(self.entries.get(start - 1)) {
@@ -475,7 +539,18 @@ impl Queue {
     }
 }
 
+fn may_be_dropped(overflow: Overflow) -> bool {
+    matches!(overflow, Overflow::DropOldest | Overflow::Latest)
+}
+
+fn newest_frame_bytes(span: &Span) -> usize {
+    span.iter().last().map_or(0, |frame| frame.head.frame_bytes())
+}
+
 /// The client asks and never reads the answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("more than {CONTROL_BYTES_MAX} bytes of answers wait for the client")]
 pub struct ControlFull;
+
+#[cfg(test)]
+mod tests;

@@ -43,9 +43,9 @@ impl Requests {
         self.open.get(&call) == Some(&Open { topic, server })
     }
 
-    /// Ends a request: answered, given up, or failed.
-    pub fn close(&mut self, call: Call) {
-        self.open.remove(&call);
+    /// Ends a request: answered, given up, or failed. `false` if it was not under way.
+    pub fn close(&mut self, call: Call) -> bool {
+        self.open.remove(&call).is_some()
     }
 
     /// Ends all that `instance` asked, and all that it was to answer; the latter are returned, for their requesters.

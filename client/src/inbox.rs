@@ -1,0 +1,166 @@
+//! Inbox: what has arrived for one subscription and waits for the app to take it.
+//!
+//! One inbox that is full keeps the whole client from reading, so that its broker, and in the end the publisher, waits.
+//! The exception: while the app waits for an answer, it could wait for ever behind messages that it does not take.
+//! Then reading goes on, up to a higher bound.
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use pipebus_proto::frame::Head;
+use pipebus_proto::splitter::Frames;
+use pipebus_proto::topic::Topic;
+use tokio::sync::Notify;
+
+use crate::error::Error;
+use crate::message::{Message, Sender};
+use crate::subscription::Gap;
+
+/// Reading stops when more than this waits in one inbox.
+const WAITING_BYTES_MAX: usize = 256 * 1024;
+
+/// Reading stops at this even if the app waits for an answer.
+const WAITING_BYTES_MAX_FOR_ANSWERS: usize = 64 * 1024 * 1024;
+
+/// What waits.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    room: Notify,
+    /// Set once the broker has confirmed the subscription.
+    active: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    items: VecDeque<Item>,
+    bytes: usize,
+    ended: Option<Option<Error>>,
+    waker: Option<Waker>,
+}
+
+/// One thing that arrived.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// A run of messages.
+    Frames { frames: Frames, bytes: usize, topic: Topic, sender: Arc<Sender> },
+    /// A message put together from fragments, or a request.
+    Whole { head: Head, message: Message },
+    /// A loss.
+    Gap(Gap),
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        match self {
+            Item::Frames { bytes, .. } => *bytes,
+            Item::Whole { message, .. } => message.payload.len(),
+            Item::Gap(_) => 0,
+        }
+    }
+}
+
+impl Inbox {
+    pub(crate) fn is_active(&self) -> bool {
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// Messages are for this inbox from now on; returns whether they were before.
+    pub(crate) fn activate(&self) -> bool {
+        self.active.swap(true, Ordering::AcqRel)
+    }
+
+    /// Adds what arrived, whatever waits already: it has been read. See [`Inbox::wait_for_room`].
+    pub(crate) fn push(&self, item: Item) {
+        let mut state = self.lock();
+        if state.ended.is_some() {
+            return;
+        }
+        state.bytes += item.bytes();
+        match (state.items.back_mut(), item) {
+            (Some(Item::Gap(before)), Item::Gap(gap)) if before.absorbs(&gap) => before.absorb(&gap),
+            (_, item) => state.items.push_back(item),
+        }
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Waits until reading may go on. `awaiting_answer` tells whether the app waits for something behind.
+    pub(crate) async fn wait_for_room(&self, awaiting_answer: impl Fn() -> bool) {
+        loop {
+            let mut room = pin!(self.room.notified());
+            room.as_mut().enable();
+            let max = if awaiting_answer() { WAITING_BYTES_MAX_FOR_ANSWERS } else { WAITING_BYTES_MAX };
+            if self.has_room(max) {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// The app has begun to wait for an answer: whoever waits for room looks again.
+    pub(crate) fn reconsider(&self) {
+        self.room.notify_waiters();
+    }
+
+    /// The next item; `None` once the inbox has ended and is empty.
+    pub(crate) fn poll_pop(&self, context: &mut Context<'_>) -> Poll<Option<Item>> {
+        let mut state = self.lock();
+        let Some(item) = state.items.pop_front() else {
+            if state.ended.is_some() {
+                return Poll::Ready(None);
+            }
+            state.waker = Some(context.waker().clone());
+            return Poll::Pending;
+        };
+        state.bytes -= item.bytes();
+        drop(state);
+        self.room.notify_waiters();
+        Poll::Ready(Some(item))
+    }
+
+    /// Takes nothing more, for this reason if it is an error.
+    pub(crate) fn end(&self, error: Option<Error>) {
+        let mut state = self.lock();
+        state.ended.get_or_insert(error);
+        let waker = state.waker.take();
+        drop(state);
+        self.room.notify_waiters();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Why it ended, if by an error.
+    pub(crate) fn error(&self) -> Option<Error> {
+        self.lock().ended.clone().flatten()
+    }
+
+    fn has_room(&self, bytes_max: usize) -> bool {
+        let state = self.lock();
+        state.bytes <= bytes_max || state.ended.is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The message of a frame.
+pub(crate) fn message(head: &Head, body: &Bytes, topic: &Topic, sender: &Arc<Sender>) -> Message {
+    let metadata = usize::from(head.metadata);
+    Message {
+        topic: topic.clone(),
+        sender: sender.clone(),
+        sequence: head.sequence,
+        payload: body.slice(metadata..),
+        metadata: body.slice(..metadata),
+    }
+}

@@ -1,0 +1,163 @@
+//! Outgoing: what waits to be written to the broker, and how far the broker has confirmed it.
+
+use std::collections::VecDeque;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use pipebus_proto::control::Control;
+use pipebus_proto::frame::{Flags, Head, Kind};
+use pipebus_proto::topic::{InstanceId, TopicId};
+use pipebus_proto::wire::{encode_control, for_each_frame};
+
+/// Payloads from this size on are written from where they are, others copied together. Copying 16 KiB takes about as
+/// long as one more piece in a vectored write.
+const SHARED_BYTES_MIN: usize = 16 * 1024;
+
+/// Publishers wait while more than this waits to be written.
+const WAITING_BYTES_MAX: usize = 256 * 1024;
+
+/// How often the broker is asked to confirm, in bytes: so much at most is in doubt, besides what the pipe holds.
+const CONFIRM_BYTES: usize = 64 * 1024;
+
+/// Frames on their way to the broker. Begins anew with every connection.
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing {
+    pieces: VecDeque<Bytes>,
+    tail: BytesMut,
+    bytes: usize,
+    /// Of the last message.
+    sequence: u64,
+    /// All messages up to this one have been routed.
+    confirmed: u64,
+    unasked_bytes: usize,
+}
+
+/// A message to be sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) flags: Flags,
+    pub(crate) topic: TopicId,
+    pub(crate) sender: InstanceId,
+    pub(crate) metadata: &'a [u8],
+    pub(crate) payload: &'a Bytes,
+}
+
+impl Outgoing {
+    /// Whether one more message may be added now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.bytes < WAITING_BYTES_MAX
+    }
+
+    /// Adds a message, all of it.
+    pub(crate) fn push(&mut self, draft: &Draft<'_>) {
+        self.sequence += 1;
+        let head = Head {
+            body: 0,
+            kind: draft.kind,
+            flags: draft.flags,
+            metadata: 0,
+            topic: draft.topic,
+            sender: draft.sender,
+            sequence: self.sequence,
+        };
+        let before = self.bytes;
+        for_each_frame(head, draft.metadata, draft.payload, |head, metadata, piece| {
+            self.tail.put_slice(&head);
+            self.tail.put_slice(metadata);
+            self.bytes += head.len() + metadata.len() + piece.len();
+            if piece.len() < SHARED_BYTES_MIN {
+                self.tail.put_slice(&piece);
+            } else {
+                self.pieces.push_back(self.tail.split().freeze());
+                self.pieces.push_back(piece);
+            }
+        });
+        self.unasked_bytes += self.bytes - before;
+        if self.unasked_bytes >= CONFIRM_BYTES {
+            self.ask_to_confirm();
+        }
+    }
+
+    /// Adds a control frame.
+    pub(crate) fn push_control(&mut self, control: &Control) {
+        let frame = encode_control(control);
+        self.bytes += frame.len();
+        self.tail.put_slice(&frame);
+    }
+
+    /// Asks the broker to confirm all so far. Returns the token that it will answer with.
+    pub(crate) fn ask_to_confirm(&mut self) -> u64 {
+        self.unasked_bytes = 0;
+        self.push_control(&Control::Ping { token: self.sequence });
+        self.sequence
+    }
+
+    /// The broker has routed all messages up to `sequence`.
+    pub(crate) fn confirm(&mut self, sequence: u64) {
+        self.confirmed = self.confirmed.max(sequence.min(self.sequence));
+    }
+
+    /// How many messages the broker has not confirmed.
+    pub(crate) fn unconfirmed(&self) -> u64 {
+        self.sequence - self.confirmed
+    }
+
+    /// Takes all that waits.
+    pub(crate) fn take(&mut self, batch: &mut VecDeque<Bytes>) {
+        batch.append(&mut self.pieces);
+        if !self.tail.is_empty() {
+            batch.push_back(self.tail.split().freeze());
+        }
+        self.bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(outgoing: &mut Outgoing, bytes: usize) {
+        let payload = Bytes::from(vec![1; bytes]);
+        outgoing.push(&Draft {
+            kind: Kind::Message,
+            flags: Flags::NONE,
+            topic: TopicId(1),
+            sender: InstanceId(2),
+            metadata: &[],
+            payload: &payload,
+        });
+    }
+
+    fn pieces(outgoing: &mut Outgoing) -> Vec<usize> {
+        let mut batch = VecDeque::new();
+        outgoing.take(&mut batch);
+        batch.iter().map(Bytes::len).collect()
+    }
+
+    #[test]
+    fn small_messages_are_copied_together_and_large_ones_are_not_copied() {
+        let mut outgoing = Outgoing::default();
+        push(&mut outgoing, 10);
+        push(&mut outgoing, 20);
+        assert_eq!(pieces(&mut outgoing), [24 + 10 + 24 + 20]);
+        push(&mut outgoing, 10);
+        push(&mut outgoing, 20_000);
+        push(&mut outgoing, 5);
+        assert_eq!(pieces(&mut outgoing), [24 + 10 + 24, 20_000, 24 + 5]);
+        assert_eq!(pieces(&mut outgoing), []);
+    }
+
+    #[test]
+    fn what_is_not_confirmed_is_counted() {
+        let mut outgoing = Outgoing::default();
+        push(&mut outgoing, 1);
+        push(&mut outgoing, 1);
+        assert_eq!(outgoing.ask_to_confirm(), 2);
+        push(&mut outgoing, 1);
+        assert_eq!(outgoing.unconfirmed(), 3);
+        outgoing.confirm(2);
+        assert_eq!(outgoing.unconfirmed(), 1);
+        outgoing.confirm(1);
+        assert_eq!(outgoing.unconfirmed(), 1);
+    }
+}

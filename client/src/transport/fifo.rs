@@ -1,0 +1,155 @@
+//! Reaching the broker over FIFOs: the client makes a pair, and knocks.
+//!
+//! The steps and why they come in this order are in `proto/PROTOCOL.md`, "Rendezvous".
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pipebus_proto::knock::{Knock, KnockId};
+use pipebus_proto::place::{Place, Surroundings};
+use pipebus_proto::trust;
+use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use tokio::net::unix::pipe;
+
+use crate::error::{Error, Result};
+
+/// How long to wait before knocking again on a door that is full: the broker is busy letting others in.
+const DOOR_RETRY: Duration = Duration::from_millis(2);
+
+/// A pair of FIFOs that waits for the broker. Dropped, it removes their names, if the broker has not yet.
+pub(crate) struct Attempt {
+    pub(crate) reader: pipe::Receiver,
+    pub(crate) writer: pipe::Sender,
+    door: OwnedFd,
+    knock: Knock,
+    _names: Names,
+}
+
+struct Names([PathBuf; 2]);
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl Attempt {
+    /// Makes the FIFOs with `hello` waiting in one of them.
+    pub(crate) fn prepare(place: &Place, hello: &[u8]) -> Result<Attempt> {
+        check_directory(place)?;
+        let door = open_door(place)?;
+        let mut id = KnockId([0; 16]);
+        getrandom::fill(&mut id.0)
+            .map_err(|error| Error::system("get random bytes for", place.directory(), io::Error::other(error)))?;
+        let names = Names([place.up(&id), place.down(&id)]);
+        let [up, down] = &names.0;
+        make_fifo(place, up, 0o640)?;
+        make_fifo(place, down, 0o620)?;
+        let reader = open(down, OFlags::RDONLY)?;
+        // Opened for both ends first: so this user, not the broker's, is charged for the pipe's memory, and what is
+        // written has a reader. Closed again, so that the broker's leaving is an error and not a silence.
+        let both = open(up, OFlags::RDWR)?;
+        let writer = open(up, OFlags::WRONLY)?;
+        rustix::io::write(&both, hello).map_err(|errno| Error::system("write to", up, errno))?;
+        drop(both);
+        // Last, for closing any descriptor of the file would drop it. It tells the broker this process's id.
+        rustix::fs::fcntl_lock(&writer, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|errno| Error::system("lock", up, errno))?;
+        Ok(Attempt {
+            reader: pipe::Receiver::from_owned_fd(reader).map_err(|e| Error::system("read from", down, e))?,
+            writer: pipe::Sender::from_owned_fd(writer).map_err(|e| Error::system("write to", up, e))?,
+            door,
+            knock: Knock::new(id),
+            _names: names,
+        })
+    }
+
+    /// Tells the broker. Then it answers on `reader`.
+    pub(crate) async fn knock(&self, place: &Place) -> Result<()> {
+        let bytes = self.knock.encode();
+        loop {
+            // So short a write is all or nothing (pipe(7), PIPE_BUF).
+            match rustix::io::write(&self.door, &bytes) {
+                Ok(_) => return Ok(()),
+                Err(Errno::AGAIN) => tokio::time::sleep(DOOR_RETRY).await,
+                Err(Errno::PIPE) => return Err(no_broker(place)),
+                Err(errno) => return Err(Error::system("write to", &place.door(), errno)),
+            }
+        }
+    }
+}
+
+/// What the session bus's place depends on.
+pub(crate) fn surroundings() -> Surroundings {
+    let runtime_directory = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    Surroundings {
+        runtime_directory: runtime_directory.filter(|path| path.is_absolute()),
+        temporary_directory: std::env::temp_dir(),
+        uid: rustix::process::geteuid().as_raw(),
+    }
+}
+
+fn no_broker(place: &Place) -> Error {
+    Error::NoBroker { path: place.directory().to_owned() }
+}
+
+fn check_directory(place: &Place) -> Result<()> {
+    let directories = trust::ancestry(place.directory(), |path| {
+        let facts = fs::symlink_metadata(path)?;
+        Ok((facts.is_dir(), facts.uid(), facts.mode()))
+    });
+    match directories {
+        Ok(directories) => Ok(trust::check(&directories, rustix::process::geteuid().as_raw())?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_broker(place)),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(no_permission(place)),
+        Err(error) => Err(Error::system("examine", place.directory(), error)),
+    }
+}
+
+fn no_permission(place: &Place) -> Error {
+    Error::NoPermission { path: place.directory().to_owned() }
+}
+
+fn open_door(place: &Place) -> Result<OwnedFd> {
+    let path = place.door();
+    let facts = match fs::symlink_metadata(&path) {
+        Ok(facts) => facts,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(no_broker(place)),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(no_permission(place)),
+        Err(error) => return Err(Error::system("examine", &path, error)),
+    };
+    if FileType::from_raw_mode(facts.mode()) != FileType::Fifo {
+        return Err(Error::NotFifo { path });
+    }
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::open(&path, flags, Mode::empty()) {
+        Ok(door) => Ok(door),
+        // A FIFO that nobody reads: its broker was killed.
+        Err(Errno::NXIO | Errno::NOENT) => Err(no_broker(place)),
+        Err(Errno::ACCESS) => Err(no_permission(place)),
+        Err(errno) => Err(Error::system("open", &path, errno)),
+    }
+}
+
+fn make_fifo(place: &Place, path: &Path, mode: u32) -> Result<()> {
+    match rustix::fs::mkfifoat(CWD, path, Mode::from_raw_mode(0o600)) {
+        Ok(()) => {}
+        Err(Errno::NOENT) => return Err(no_broker(place)),
+        Err(Errno::ACCESS) => return Err(no_permission(place)),
+        Err(errno) => return Err(Error::system("make the FIFO", path, errno)),
+    }
+    // Separately, since the umask takes the group's bits away.
+    rustix::fs::chmod(path, Mode::from_raw_mode(mode)).map_err(|errno| Error::system("chmod", path, errno))
+}
+
+fn open(path: &Path, access: OFlags) -> Result<OwnedFd> {
+    let flags = access | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| Error::system("open", path, errno))
+}
