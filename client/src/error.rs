@@ -48,7 +48,7 @@ pub enum Error {
     /// The broker or this user has as many clients as it may have.
     #[error("{0}; try again later, or raise limits.instances_max")]
     Full(String),
-    /// The broker has run out of something, such as file descriptors.
+    /// The broker, this program or the bus's file system has run out of something, such as file descriptors or space.
     #[error("{0}")]
     Exhausted(String),
     /// The broker's policy says no.

@@ -92,6 +92,11 @@ impl Outgoing {
         self.sequence
     }
 
+    /// Whether there are messages that the broker has not been asked to confirm.
+    pub(crate) fn is_unasked(&self) -> bool {
+        self.unasked_bytes > 0
+    }
+
     /// The broker has routed all messages up to `sequence`.
     pub(crate) fn confirm(&mut self, sequence: u64) {
         self.confirmed = self.confirmed.max(sequence.min(self.sequence));
@@ -144,7 +149,7 @@ mod tests {
         push(&mut outgoing, 20_000);
         push(&mut outgoing, 5);
         assert_eq!(pieces(&mut outgoing), [24 + 10 + 24, 20_000, 24 + 5]);
-        assert_eq!(pieces(&mut outgoing), []);
+        assert!(pieces(&mut outgoing).is_empty());
     }
 
     #[test]
@@ -152,7 +157,9 @@ mod tests {
         let mut outgoing = Outgoing::default();
         push(&mut outgoing, 1);
         push(&mut outgoing, 1);
+        assert!(outgoing.is_unasked());
         assert_eq!(outgoing.ask_to_confirm(), 2);
+        assert!(!outgoing.is_unasked());
         push(&mut outgoing, 1);
         assert_eq!(outgoing.unconfirmed(), 3);
         outgoing.confirm(2);

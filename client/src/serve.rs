@@ -95,6 +95,11 @@ impl Request {
         let destination = Destination::Reply { topic: self.topic, connection: self.connection };
         let sent = self.handle.shared.send(destination, self.outbound(flags, &payload)).await;
         self.answered = true;
+        if let Err(error @ Error::TooLarge { .. }) = &sent {
+            // Who asked is not to wait in vain.
+            let text = Bytes::from(error.to_string());
+            self.handle.shared.reply_now(self.topic, self.connection, self.outbound(Flags::FAILED, &text));
+        }
         sent
     }
 

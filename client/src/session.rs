@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use pipebus_proto::control::{Control, Farewell, Regarding, Welcome};
+use pipebus_proto::control::{Control, Failure, Farewell, Regarding, Welcome};
 use pipebus_proto::frame::{Call, Flags, Head, Kind, PROTOCOL_VERSION, Part};
 use pipebus_proto::place::Place;
 use pipebus_proto::splitter::{Frame, Span, missing, next_span};
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
-use pipebus_proto::wire::{decode_control, encode_control};
+use pipebus_proto::wire::{decode_control, decode_metadata, encode_control};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
+use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::inbox::{Inbox, Item, message};
@@ -31,6 +32,10 @@ const PIECES_MAX: usize = 64;
 
 /// Bytes of messages that are being put together from fragments, over all senders.
 const REASSEMBLY_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// How long after a message, if not so many follow that it is asked anyway, the broker is asked to confirm it: without
+/// that, all that was published slowly would be in doubt when the connection is lost.
+const CONFIRM_WAIT: Duration = Duration::from_millis(100);
 
 /// How long the broker may take to say goodbye.
 const GOODBYE_WAIT: Duration = Duration::from_secs(5);
@@ -156,10 +161,19 @@ async fn run(shared: &Arc<Shared>, established: Established) -> Option<Error> {
 
 async fn write_loop(shared: &Shared, mut writer: pipe::Sender) {
     let mut batch = VecDeque::new();
+    // When to ask the broker to confirm what it has not been asked to confirm yet.
+    let mut confirm_at = None;
     loop {
-        shared.take_outgoing(&mut batch);
+        let unasked = shared.take_outgoing(&mut batch);
+        confirm_at = if unasked { confirm_at.or_else(|| Some(Instant::now() + CONFIRM_WAIT)) } else { None };
         if batch.is_empty() {
-            shared.work.notified().await;
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(confirm_at.unwrap_or_else(Instant::now)), if unasked => {
+                    shared.ask_to_confirm();
+                }
+                () = shared.work.notified() => {}
+            }
             continue;
         }
         while !batch.is_empty() {
@@ -221,10 +235,13 @@ struct Incoming {
     refusal: Option<Error>,
 }
 
-/// A topic, and the inboxes that get its messages and its requests.
+/// Those that get a topic's messages, and those that get its requests.
+type Inboxes = (Vec<Arc<Inbox>>, Vec<Arc<Inbox>>);
+
+/// A topic, and the inboxes that get what comes on it.
 struct Known {
     name: Topic,
-    inboxes: Option<(Vec<Arc<Inbox>>, Vec<Arc<Inbox>>)>,
+    inboxes: Option<Inboxes>,
 }
 
 /// A message of which fragments are missing.
@@ -237,7 +254,11 @@ impl Incoming {
     /// Takes what the broker sent; `false` once it has said goodbye.
     async fn handle(&mut self, span: Span) -> Result<bool> {
         match span.kind {
-            Kind::Control => return self.handle_control(control_of(&span)?),
+            Kind::Control => match control_of(&span) {
+                Ok(control) => return self.handle_control(control),
+                // Something that a later broker says: whoever needs to understand it speaks its version.
+                Err(_) => return Ok(true),
+            },
             Kind::Message if span.part == Part::Whole => self.handle_messages(&span).await,
             _ => {
                 if let Some((head, body)) = self.put_together(&span) {
@@ -321,6 +342,9 @@ impl Incoming {
     }
 
     async fn handle_messages(&mut self, span: &Span) {
+        if !self.unfinished.is_empty() {
+            self.forget_unfinished(span.sender);
+        }
         let Some(sender) = self.senders.get(&span.sender).cloned() else { return };
         let Some((topic, (inboxes, _))) = self.known(span.topic) else { return };
         let (topic, inboxes) = (topic.clone(), inboxes.clone());
@@ -377,14 +401,21 @@ impl Incoming {
     /// Puts a message together from its fragments, if this is the last.
     fn put_together(&mut self, span: &Span) -> Option<(Head, Bytes)> {
         let Frame { head, body } = span.iter().next()?;
+        if span.part.begins() {
+            self.forget_unfinished(span.sender);
+        }
         if span.part == Part::Whole {
             return Some((head, body));
         }
         if span.part == Part::First {
-            self.forget_unfinished(span.sender);
             self.unfinished.insert(span.sender, Unfinished { head, body: BytesMut::new() });
         }
         let unfinished = self.unfinished.get_mut(&span.sender)?;
+        let same = |head: &Head| (head.kind, head.topic, head.sequence);
+        if same(&unfinished.head) != same(&head) {
+            self.forget_unfinished(span.sender);
+            return None;
+        }
         let room = REASSEMBLY_BYTES_MAX - self.unfinished_bytes;
         if body.len() > room || unfinished.body.len() + body.len() > self.message_bytes_max {
             let topic = unfinished.head.topic;
@@ -403,14 +434,21 @@ impl Incoming {
         Some((first, body.freeze()))
     }
 
+    /// The rest of the sender's message will not come. If it is an answer, whoever waits for it is told.
     fn forget_unfinished(&mut self, sender: InstanceId) {
-        if let Some(unfinished) = self.unfinished.remove(&sender) {
-            self.unfinished_bytes -= unfinished.body.len();
+        let Some(Unfinished { head, body }) = self.unfinished.remove(&sender) else { return };
+        self.unfinished_bytes -= body.len();
+        if head.kind == Kind::Reply
+            && let Some(metadata) = body.get(..usize::from(head.metadata))
+            && let Some(call) = decode_metadata(metadata).ok().and_then(|metadata| metadata.call)
+        {
+            let error = Error::Unanswered { topic: String::new(), failure: Failure::ServerGone };
+            self.shared.handle_answer(call.correlation, Err(error));
         }
     }
 
     /// A topic's name and inboxes, looked up anew after subscriptions have changed.
-    fn known(&mut self, topic: TopicId) -> Option<(&Topic, &(Vec<Arc<Inbox>>, Vec<Arc<Inbox>>))> {
+    fn known(&mut self, topic: TopicId) -> Option<(&Topic, &Inboxes)> {
         let version = self.shared.subscriptions_version();
         if version != self.version {
             self.version = version;

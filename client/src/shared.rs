@@ -397,6 +397,7 @@ impl Shared {
         let mut state = self.lock();
         match state.phase {
             Phase::Up { .. } => {
+                state.outgoing.ask_to_confirm();
                 state.outgoing.push_control(&Control::Goodbye { cause: Farewell::Leaving });
                 state.phase = Phase::Closing;
             }
@@ -512,13 +513,24 @@ impl Shared {
         matches!(self.lock().phase, Phase::Closing)
     }
 
-    /// What waits to be written; if nothing does, the writer is to be rung.
-    pub(crate) fn take_outgoing(&self, batch: &mut std::collections::VecDeque<Bytes>) {
+    /// What waits to be written; if nothing does, the writer is to be rung. Returns whether there are messages that the
+    /// broker has not been asked to confirm.
+    pub(crate) fn take_outgoing(&self, batch: &mut std::collections::VecDeque<Bytes>) -> bool {
         let mut state = self.lock();
         state.outgoing.take(batch);
         state.writer_idle = batch.is_empty();
+        let unasked = state.outgoing.is_unasked();
         drop(state);
         self.room.notify_waiters();
+        unasked
+    }
+
+    /// Asks the broker to confirm all so far, unless somebody has just done so.
+    pub(crate) fn ask_to_confirm(&self) {
+        let mut state = self.lock();
+        if state.outgoing.is_unasked() {
+            state.outgoing.ask_to_confirm();
+        }
     }
 
     /// The broker's answer to a Declare.

@@ -43,7 +43,6 @@ pub(crate) async fn answer(broker: &Broker, topic: &Topic, id: TopicId, call: Ca
 }
 
 fn reply(broker: &Broker, topic: TopicId, call: Call, flags: Flags, payload: &Bytes) -> Vec<Span> {
-    broker.sequence.add(1);
     let head = Head {
         body: 0,
         kind: Kind::Reply,
@@ -51,7 +50,7 @@ fn reply(broker: &Broker, topic: TopicId, call: Call, flags: Flags, payload: &By
         metadata: 0,
         topic,
         sender: InstanceId::BROKER,
-        sequence: broker.sequence.read(),
+        sequence: broker.sequence.next(),
     };
     let metadata = Metadata { call: Some(call), headers: Vec::new() };
     let metadata = encode_metadata(&metadata).unwrap_or_default();
@@ -82,7 +81,7 @@ fn status(broker: &Broker) -> Status {
     };
     let bus = broker.bus();
     status.instances = bus.instances().len() as u64;
-    status.topics = bus.topics().len() as u64;
+    status.topics = bus.topics().filter(|(_, declared)| !declared.name.is_reserved()).count() as u64;
     for (_, instance) in bus.instances() {
         let (counters, fill) = (&instance.to.counters, instance.to.fill());
         status.subscriptions += instance.subscriptions.len() as u64;

@@ -22,6 +22,7 @@ use crate::broker::Broker;
 use crate::core::bus::{Refused, Server, describe};
 use crate::core::policy::Peer;
 use crate::core::queue::{Introductions, Pushed};
+use crate::core::routes::Route;
 use crate::outbox::{Next, Outbox};
 use crate::read_buffer::ReadBuffer;
 use crate::shutdown::{Phase, Shutdown};
@@ -83,6 +84,8 @@ where
     async {
         info!(name, pid = peer.pid, "connected");
         let cause = relay(inlet, buffer, reader, writer, &outbox, shutdown).await;
+        // Whoever waits for room in it need not.
+        outbox.close(Farewell::Leaving);
         broker.handle_gone(id, &outbox);
         info!(cause, "ended");
     }
@@ -170,6 +173,11 @@ where
         let mut read = std::pin::pin!(read_loop(&mut inlet, buffer, reader, drain));
         tokio::select! {
             ended = &mut read => ended,
+            () = outbox.kicked() => {
+                // It may be too slow even for a farewell.
+                let farewell = timeout(FAREWELL_WAIT, write).await.ok().flatten();
+                return farewell.map_or("disconnected, and did not read why", cause);
+            }
             farewell = &mut write => {
                 // Whatever the client has written before it closed its other pipe is still routed.
                 let _ = timeout(FAREWELL_WAIT, read).await;
@@ -329,8 +337,8 @@ struct Unfinished {
 /// Where a message goes.
 #[derive(Clone)]
 enum Way {
-    /// To all subscribers.
-    Subscribers,
+    /// To all who subscribed when it began: who comes in the middle gets none of it, who goes still gets its end.
+    Subscribers(Arc<Route<Arc<Outbox>>>),
     /// To this server, which is to answer it.
     Server(Arc<Outbox>, Call),
     /// Back to the requester.
@@ -350,7 +358,7 @@ impl Inlet {
         self.outbox.counters.messages_in.add(span.messages());
         trace!(topic = span.topic.0, frames = span.frames, bytes = span.bytes.len(), "routing");
         match way {
-            Way::Subscribers => self.publish(span).await,
+            Way::Subscribers(route) => self.publish(span, &route).await,
             Way::Server(server, call) => self.ask(span, &server, call).await,
             Way::Requester(requester, call) => self.reply(span, &requester, call).await,
             Way::Nowhere => {}
@@ -423,7 +431,7 @@ impl Inlet {
             Kind::Reply => self.way_of_reply(span)?,
             Kind::Message | Kind::Control => {
                 self.check_declared(span.topic, Purpose::Publish)?;
-                Way::Subscribers
+                self.broker.routes().get(span.topic).cloned().map_or(Way::Nowhere, Way::Subscribers)
             }
         };
         if span.part == Part::First {
@@ -473,22 +481,14 @@ impl Inlet {
     }
 
     /// To every subscriber that has room at once, then to the others as they have room.
-    async fn publish(&mut self, span: Span) {
-        let routes = self.broker.routes();
-        let Some(route) = routes.get(span.topic) else { return };
+    async fn publish(&mut self, span: Span, route: &Route<Arc<Outbox>>) {
         let names = Introductions { topic: &route.introduction, sender: &self.introduction };
         for target in &route.targets {
             if let Pushed::Full(rest) = target.to.push(span.clone(), target.overflow, names) {
                 self.waiting.push((target.to.clone(), rest, target.overflow));
             }
         }
-        if self.waiting.is_empty() {
-            return;
-        }
-        let topic = route.introduction.clone();
-        drop(routes);
         drop(span);
-        let names = Introductions { topic: &topic, sender: &self.introduction };
         for (outbox, rest, overflow) in self.waiting.drain(..) {
             outbox.push_waiting(rest, overflow, names).await;
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use pipebusd::config::{Config, LogFormat, Sources};
+use pipebusd::config::{Config, Sources};
 use pipebusd::transport::{BindError, inherited_door, raise_open_files};
 use pipebusd::{Daemon, Pulse};
 use sd_notify::NotifyState;
@@ -154,6 +154,7 @@ fn notify(states: &[NotifyState<'_>]) {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use pipebusd::config::LogFormat;
 
     #[test]
     fn the_arguments_are_well_formed() {

@@ -31,6 +31,8 @@ pub(crate) struct Outbox {
     work: Notify,
     /// Rung for publishers that wait for room.
     room: Notify,
+    /// Rung when the instance is to be disconnected.
+    kick: Notify,
     /// What has passed.
     pub(crate) counters: Counters,
 }
@@ -63,6 +65,7 @@ impl Outbox {
             state: Mutex::new(state),
             work: Notify::new(),
             room: Notify::new(),
+            kick: Notify::new(),
             counters: Counters::default(),
         }
     }
@@ -86,8 +89,7 @@ impl Outbox {
             }
             Pushed::Disconnect => {
                 warn!(instance = state.instance.0, "too slow, so it is disconnected");
-                state.queue.clear();
-                state.farewell = Some(Farewell::Slow);
+                self.kick(&mut state);
             }
             _ => {}
         }
@@ -129,8 +131,7 @@ impl Outbox {
         }
         if state.queue.push_control(encode_control(control)).is_err() {
             warn!(instance = state.instance.0, "reads no answers, so it is disconnected");
-            state.queue.clear();
-            state.farewell = Some(Farewell::Slow);
+            self.kick(&mut state);
         }
         drop(state);
         self.work.notify_one();
@@ -141,6 +142,14 @@ impl Outbox {
         self.lock().farewell.get_or_insert(farewell);
         self.work.notify_one();
         self.room.notify_waiters();
+    }
+
+    /// Waits until the instance is to be disconnected.
+    ///
+    /// # Cancel safety
+    /// It may be cancelled and called again.
+    pub(crate) async fn kicked(&self) {
+        self.kick.notified().await;
     }
 
     pub(crate) fn forget_topic(&self, topic: TopicId) {
@@ -195,6 +204,13 @@ impl Outbox {
             dropped: state.queue.dropped(),
             stalled: state.queue.stalled(),
         }
+    }
+
+    fn kick(&self, state: &mut State) {
+        state.queue.clear();
+        state.farewell = Some(Farewell::Slow);
+        self.kick.notify_one();
+        self.room.notify_waiters();
     }
 
     /// A panic elsewhere leaves a queue that is still whole: each change to it ends before anything can panic.

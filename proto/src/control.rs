@@ -18,7 +18,7 @@ pub enum Control {
     },
     /// Broker: the answer to Hello. The instance now exists.
     Welcome(Welcome),
-    /// Broker: no, and why. The connection goes on unless Goodbye follows.
+    /// Broker: no, and why. The connection goes on unless Goodbye or, instead of Welcome, its end follows.
     Refused {
         /// What is refused.
         regarding: Regarding,
@@ -74,7 +74,7 @@ pub enum Control {
         /// The client's number for it.
         subscription: u32,
     },
-    /// Broker: nothing follows for it.
+    /// Broker: no message that is published from now on will come for it; what was on its way still may.
     Unsubscribed {
         /// The client's number for it.
         subscription: u32,
@@ -107,12 +107,13 @@ pub enum Control {
     },
     /// Broker: messages were lost here, since the client was slow.
     Gap {
-        /// On which topic; 0 if on several.
+        /// On which topic; 0 if on several, or on one that the client has not been told of.
         topic: TopicId,
         /// How many.
         messages: u64,
     },
-    /// Broker: the rest of the sender's unfinished message will not come; a Gap counts it.
+    /// Broker: the rest of the sender's unfinished message will not come. A Gap counts it, unless the sender has
+    /// retracted its topic.
     Abort {
         /// The sender.
         sender: InstanceId,
@@ -248,6 +249,7 @@ pub enum Overflow {
 
 /// Who somebody is, from the operating system.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Identity {
     /// A user of a Unix system.
     Unix {

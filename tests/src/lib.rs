@@ -1,0 +1,265 @@
+//! What the stories share: the real programs, a bus in a temporary directory, waiting with a deadline, and a client
+//! that obeys no rules.
+
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a failing fixture fails its test, which is its job")]
+
+pub mod raw;
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use pipebus_client::Client;
+use pipebus_proto::place::Place;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal};
+
+/// How long a story waits for what must happen. Far more than it takes, for busy machines.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A user that is nobody in particular.
+pub const OTHER_UID: u32 = 65534;
+
+/// Whether this can act as several users; says so where it can't.
+pub fn can_change_user() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: only root can act as another user");
+    }
+    root
+}
+
+/// Waits until `condition` gives something.
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let start = tokio::time::Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(start.elapsed() < DEADLINE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The same, in async code.
+pub async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let start = tokio::time::Instant::now();
+    while !condition().await {
+        assert!(start.elapsed() < DEADLINE, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Fails instead of waiting for ever.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited in vain for {what}"),
+    }
+}
+
+/// The path of one of the project's programs, built in the profile of the running test.
+pub fn binary(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let directory = BUILT.get_or_init(|| {
+        let test = std::env::current_exe().unwrap();
+        let directory = test.ancestors().find(|path| path.ends_with("deps")).unwrap().parent().unwrap().to_owned();
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--quiet", "--bins", "-p", "pipebusd", "-p", "pipebus"]);
+        if directory.ends_with("release") {
+            cargo.arg("--release");
+        }
+        let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
+        assert!(built.success(), "the programs can't be built");
+        directory
+    });
+    directory.join(name)
+}
+
+/// A command for one of the project's programs, with nothing of the caller's surroundings that it would heed.
+pub fn command(name: &str) -> Command {
+    let mut command = Command::new(binary(name));
+    for (variable, _) in std::env::vars().filter(|(variable, _)| variable.starts_with("PIPEBUS")) {
+        command.env_remove(variable);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs the command as another user, without supplementary groups.
+pub fn as_user(command: &mut Command, uid: u32) -> &mut Command {
+    // Being root, std also drops the supplementary groups.
+    command.uid(uid).gid(uid)
+}
+
+/// A child that is killed when dropped.
+#[derive(Debug)]
+pub struct Process(pub Child);
+
+impl Process {
+    /// Starts it.
+    pub fn start(command: &mut Command) -> Process {
+        Process(command.spawn().unwrap())
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_for("a process to end", || self.0.try_wait().unwrap())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A real broker on a bus in a temporary directory. Dropped, all is gone.
+#[derive(Debug)]
+pub struct TestBus {
+    root: tempfile::TempDir,
+    settings: Vec<String>,
+    broker: Option<Process>,
+}
+
+impl TestBus {
+    /// A broker with the default configuration.
+    pub fn start() -> TestBus {
+        TestBus::start_with(&[])
+    }
+
+    /// A broker with some keys set: `queue.bytes_max=65536`.
+    pub fn start_with(settings: &[&str]) -> TestBus {
+        let mut bus = TestBus::without_broker(settings);
+        bus.start_broker();
+        bus
+    }
+
+    /// The place for a bus, and nobody who serves it.
+    pub fn without_broker(settings: &[&str]) -> TestBus {
+        let root = tempfile::tempdir().unwrap();
+        // Other users may look, so that what keeps them out is the bus's own permissions.
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        TestBus { root, settings: settings.iter().map(|&setting| setting.to_owned()).collect(), broker: None }
+    }
+
+    /// The command that starts a broker here.
+    pub fn broker_command(&self) -> Command {
+        let mut command = command("pipebusd");
+        command.args(["--bus", &self.address(), "--log", "debug"]);
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        command.stderr(log);
+        command
+    }
+
+    /// Starts the broker, and waits until it listens.
+    pub fn start_broker(&mut self) {
+        let mut command = self.broker_command();
+        self.adopt_broker(&mut command);
+    }
+
+    /// Starts the broker by another command, which must log to where [`TestBus::broker_command`] does.
+    pub fn adopt_broker(&mut self, command: &mut Command) {
+        let before = self.log().matches("listening").count();
+        let mut broker = Process::start(command);
+        wait_for("the broker to listen", || {
+            if let Some(status) = broker.0.try_wait().unwrap() {
+                panic!("the broker ended with {status}: {}", self.log());
+            }
+            (self.log().matches("listening").count() > before).then_some(())
+        });
+        self.broker = Some(broker);
+    }
+
+    /// `kill -9`.
+    pub fn kill_broker(&mut self) {
+        let mut broker = self.broker.take().unwrap();
+        broker.0.kill().unwrap();
+        broker.0.wait().unwrap();
+    }
+
+    /// SIGTERM. Returns at once.
+    pub fn terminate_broker(&mut self) -> Process {
+        let broker = self.broker.take().unwrap();
+        broker.signal(Signal::TERM);
+        broker
+    }
+
+    /// The broker's process.
+    pub fn broker(&self) -> &Process {
+        self.broker.as_ref().unwrap()
+    }
+
+    /// The bus's address.
+    pub fn address(&self) -> String {
+        self.place().directory().display().to_string()
+    }
+
+    /// The bus's place.
+    pub fn place(&self) -> Place {
+        Place::new(self.root.path().join("bus"))
+    }
+
+    /// A directory for what else a story needs.
+    pub fn scratch(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// What the broker has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.root.path().join("log")
+    }
+
+    /// A client of this bus.
+    pub async fn client(&self) -> Client {
+        self.named_client("story").await
+    }
+
+    /// A client of this bus, with a name.
+    pub async fn named_client(&self, name: &str) -> Client {
+        soon("a connection", Client::builder().name(name).timeout(DEADLINE).connect(&self.address())).await.unwrap()
+    }
+
+    /// `pipebus` with this bus.
+    pub fn cli(&self, arguments: &[&str]) -> Command {
+        let mut command = command("pipebus");
+        command.args(["--bus", &self.address()]).args(arguments);
+        command
+    }
+}
+
+impl Drop for TestBus {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the broker's log ---\n{}", tail(&self.log(), 60));
+        }
+    }
+}
+
+fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// Opens a file without waiting, for tests that look at FIFOs.
+pub fn open(path: &Path, flags: OFlags) -> rustix::io::Result<std::os::fd::OwnedFd> {
+    rustix::fs::open(path, flags | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+}

@@ -57,11 +57,11 @@ impl Attempt {
         // written has a reader. Closed again, so that the broker's leaving is an error and not a silence.
         let both = open(up, OFlags::RDWR)?;
         let writer = open(up, OFlags::WRONLY)?;
-        rustix::io::write(&both, hello).map_err(|errno| Error::system("write to", up, errno))?;
+        rustix::io::write(&both, hello).map_err(|errno| failed("write to", up, errno))?;
         drop(both);
         // Last, for closing any descriptor of the file would drop it. It tells the broker this process's id.
         rustix::fs::fcntl_lock(&writer, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|errno| Error::system("lock", up, errno))?;
+            .map_err(|errno| failed("lock", up, errno))?;
         Ok(Attempt {
             reader: pipe::Receiver::from_owned_fd(reader).map_err(|e| Error::system("read from", down, e))?,
             writer: pipe::Sender::from_owned_fd(writer).map_err(|e| Error::system("write to", up, e))?,
@@ -80,7 +80,7 @@ impl Attempt {
                 Ok(_) => return Ok(()),
                 Err(Errno::AGAIN) => tokio::time::sleep(DOOR_RETRY).await,
                 Err(Errno::PIPE) => return Err(no_broker(place)),
-                Err(errno) => return Err(Error::system("write to", &place.door(), errno)),
+                Err(errno) => return Err(failed("write to", &place.door(), errno)),
             }
         }
     }
@@ -94,6 +94,18 @@ pub(crate) fn surroundings() -> Surroundings {
         temporary_directory: std::env::temp_dir(),
         uid: rustix::process::geteuid().as_raw(),
     }
+}
+
+/// What the system says, with what to do where something has run out.
+fn failed(doing: &'static str, path: &Path, errno: Errno) -> Error {
+    let advice = match errno {
+        Errno::MFILE => "close some files of this program, or raise its limit (ulimit -n)",
+        Errno::NFILE => "the system has no file descriptors left",
+        Errno::NOSPC | Errno::DQUOT => "free some space or some files in the bus's file system",
+        Errno::NOMEM => "the system has no memory left for a pipe",
+        _ => return Error::system(doing, path, errno),
+    };
+    Error::Exhausted(format!("cannot {doing} {}: {}; {advice}", path.display(), io::Error::from(errno)))
 }
 
 fn no_broker(place: &Place) -> Error {
@@ -134,7 +146,7 @@ fn open_door(place: &Place) -> Result<OwnedFd> {
         // A FIFO that nobody reads: its broker was killed.
         Err(Errno::NXIO | Errno::NOENT) => Err(no_broker(place)),
         Err(Errno::ACCESS) => Err(no_permission(place)),
-        Err(errno) => Err(Error::system("open", &path, errno)),
+        Err(errno) => Err(failed("open", &path, errno)),
     }
 }
 
@@ -143,13 +155,13 @@ fn make_fifo(place: &Place, path: &Path, mode: u32) -> Result<()> {
         Ok(()) => {}
         Err(Errno::NOENT) => return Err(no_broker(place)),
         Err(Errno::ACCESS) => return Err(no_permission(place)),
-        Err(errno) => return Err(Error::system("make the FIFO", path, errno)),
+        Err(errno) => return Err(failed("make the FIFO", path, errno)),
     }
     // Separately, since the umask takes the group's bits away.
-    rustix::fs::chmod(path, Mode::from_raw_mode(mode)).map_err(|errno| Error::system("chmod", path, errno))
+    rustix::fs::chmod(path, Mode::from_raw_mode(mode)).map_err(|errno| failed("chmod", path, errno))
 }
 
 fn open(path: &Path, access: OFlags) -> Result<OwnedFd> {
     let flags = access | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| Error::system("open", path, errno))
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed("open", path, errno))
 }

@@ -72,10 +72,8 @@ pub struct Declared {
     pub name: Topic,
     /// How many instances have declared it; the broker counts as one for its own.
     pub publishers: usize,
-    /// Who serves its requests, in the order of their coming.
+    /// Who serves its requests, in the order of their turns.
     pub servers: Vec<InstanceId>,
-    /// Whose turn it is.
-    turn: usize,
 }
 
 /// What the shell is to do.
@@ -164,14 +162,8 @@ impl<T: Clone> Bus<T> {
         };
         self.last_instance = id;
         let id = InstanceId(id);
-        let instance = Instance {
-            peer,
-            name,
-            since: now,
-            to,
-            subscriptions: BTreeMap::new(),
-            declared: BTreeMap::new(),
-        };
+        let instance =
+            Instance { peer, name, since: now, to, subscriptions: BTreeMap::new(), declared: BTreeMap::new() };
         self.instances.insert(id, instance);
         Ok(id)
     }
@@ -202,7 +194,7 @@ impl<T: Clone> Bus<T> {
                 self.send(from, answer);
             }
             Control::Ping { token } => self.send(from, Control::Pong { token }),
-            Control::Cancel { correlation } => self.requests.close(Call { requester: from, correlation }),
+            Control::Cancel { correlation } => self.handle_answered(Call { requester: from, correlation }),
             other => {
                 let text = format!("a client may not say {other:?}");
                 let text = text.chars().take(200).collect::<String>();
@@ -214,6 +206,8 @@ impl<T: Clone> Bus<T> {
     /// Forgets an instance and all that was its.
     pub fn handle_gone(&mut self, instance: InstanceId) {
         let Some(gone) = self.instances.remove(&instance) else { return };
+        // Before its topics go: a message that it had not finished ends with it, rather than with them.
+        self.effects.push_back(Effect::SenderGone(instance));
         if !gone.subscriptions.is_empty() {
             let topics: Vec<TopicId> = self.topics.keys().copied().collect();
             for topic in topics {
@@ -226,7 +220,6 @@ impl<T: Clone> Bus<T> {
         for orphan in self.requests.handle_gone(instance) {
             self.fail(orphan, Failure::ServerGone);
         }
-        self.effects.push_back(Effect::SenderGone(instance));
     }
 
     /// Chooses who is to answer a request: the servers of a topic take turns.
@@ -247,15 +240,17 @@ impl<T: Clone> Bus<T> {
         self.requests.is_open(call, topic, from).then(|| requester.to.clone())
     }
 
-    /// The request has been answered.
+    /// The request has been answered, or no answer is wanted any more.
     pub fn handle_answered(&mut self, call: Call) {
         self.requests.close(call);
     }
 
     /// The request never reached its server: the requester is told.
     pub fn handle_unheard(&mut self, call: Call) {
-        self.requests.close(call);
-        self.fail(call, Failure::Busy);
+        // Otherwise the requester has had its answer, or has been told that the server left.
+        if self.requests.close(call) {
+            self.fail(call, Failure::Busy);
+        }
     }
 
     /// Whether `from` has declared `topic` for `purpose`.
@@ -303,7 +298,7 @@ impl<T: Clone> Bus<T> {
             let text = format!("this client has declared {count} topics, as many as it may; retract some");
             return Err(Refused::new(Reason::TooMany, text));
         }
-        if self.last_topic == u32::MAX {
+        if self.last_topic == u32::MAX && !self.topic_ids.contains_key(&topic) {
             return Err(Refused::new(Reason::Exhausted, "the broker has used all topic ids; restart it"));
         }
         let id = self.topic_id(&topic);
@@ -327,7 +322,7 @@ impl<T: Clone> Bus<T> {
         self.last_topic += 1;
         let id = TopicId(self.last_topic);
         self.topic_ids.insert(topic.clone(), id);
-        let declared = Declared { name: topic.clone(), publishers: 0, servers: Vec::new(), turn: 0 };
+        let declared = Declared { name: topic.clone(), publishers: 0, servers: Vec::new() };
         self.topics.insert(id, declared);
         let introduction = encode_control(&Control::TopicInfo { topic: id, name: topic.to_string() });
         self.routes.set(id, Some(Route { topic: topic.clone(), introduction, targets: Vec::new() }));
@@ -446,12 +441,12 @@ impl<T: Clone> Bus<T> {
         if self.requests.count(call.requester) >= self.limits.requests_per_instance_max {
             return Err(Failure::TooMany);
         }
-        declared.turn = (declared.turn + 1) % declared.servers.len();
-        let server = declared.servers[declared.turn];
+        let server = declared.servers[0];
         let to = self.instances.get(&server).ok_or(Failure::NoServer)?.to.clone();
         if !self.requests.open(call, topic, server) {
             return Err(Failure::TooMany);
         }
+        declared.servers.rotate_left(1);
         Ok(Server::Instance(server, to))
     }
 
@@ -492,3 +487,6 @@ fn refusal(regarding: Regarding, refused: Refused) -> Control {
 fn gone() -> Refused {
     Refused::new(Reason::Unknown, "the instance has ended")
 }
+
+#[cfg(test)]
+mod tests;

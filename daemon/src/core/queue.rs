@@ -35,7 +35,7 @@ pub struct Queue {
     /// Topics and senders that the client has been told the names of.
     topics_told: HashSet<TopicId>,
     senders_told: HashSet<InstanceId>,
-    /// Of each sender whose message has begun and not ended: what becomes of its fragments.
+    /// Of each sender: the message whose beginning was taken and whose other fragments are to follow.
     unfinished: BTreeMap<InstanceId, Unfinished>,
     progress: Progress,
     dropped: u64,
@@ -62,8 +62,6 @@ struct Unfinished {
     kind: Kind,
     topic: TopicId,
     sequence: u64,
-    /// Fragments pass, rather than being dropped with their message.
-    passes: bool,
 }
 
 /// Since when the instance has taken nothing of what there is for it.
@@ -193,7 +191,7 @@ impl Queue {
     pub fn written(&mut self, bytes: usize, now: Instant) {
         self.in_flight -= bytes.min(self.in_flight);
         self.progress.since = now;
-        self.progress.running = !self.is_idle();
+        self.progress.running &= !self.is_idle();
         self.progress.stalled = false;
     }
 
@@ -205,9 +203,7 @@ impl Queue {
         let ends = |message: &Unfinished| message.topic == topic && message.kind != Kind::Reply;
         let cut_short = self.unfinished.extract_if(.., |_, message| ends(message)).collect::<Vec<_>>();
         for (sender, message) in cut_short {
-            if message.passes {
-                self.withdraw(self.entries.len(), sender, message.sequence);
-            }
+            self.withdraw(self.entries.len(), sender, message.sequence);
         }
         if self.topics_told.remove(&topic) {
             self.push_note(encode_control(&Control::TopicGone { topic }));
@@ -304,7 +300,8 @@ impl Queue {
             self.push_note(names.sender.clone());
         }
         if span.part == Part::First {
-            self.begin(&span, true);
+            let message = Unfinished { kind: span.kind, topic: span.topic, sequence: span.first };
+            self.unfinished.insert(span.sender, message);
         }
         self.append_known(span, overflow);
     }
@@ -323,11 +320,6 @@ impl Queue {
         if may_be_dropped(overflow) {
             self.droppable_bytes -= bytes;
         }
-    }
-
-    fn begin(&mut self, first: &Span, passes: bool) {
-        let message = Unfinished { kind: first.kind, topic: first.topic, sequence: first.first, passes };
-        self.unfinished.insert(first.sender, message);
     }
 
     fn push_note(&mut self, frame: Bytes) {
@@ -363,17 +355,15 @@ impl Queue {
                 _ => {}
             }
         }
-        let (sender, sequence, ends) = (span.sender, span.first, span.part.ends());
-        // An instance that subscribed in the middle of a message never saw it begin: it loses nothing.
         if self.passes(&span) {
-            if self.fits(&span) {
-                self.append_known(span, overflow);
-            } else {
+            if !self.fits(&span) {
                 self.abandon(self.entries.len(), &span);
+            } else {
+                if span.part == Part::Last {
+                    self.unfinished.remove(&span.sender);
+                }
+                self.append_known(span, overflow);
             }
-        }
-        if ends && self.unfinished.get(&sender).is_some_and(|message| message.sequence == sequence) {
-            self.unfinished.remove(&sender);
         }
         match self.dropped - before {
             0 => Pushed::Queued,
@@ -381,9 +371,9 @@ impl Queue {
         }
     }
 
+    /// Not if its message was dropped, nor if the instance subscribed in the middle of it: then nothing is lost.
     fn passes(&self, fragment: &Span) -> bool {
-        let message = self.unfinished.get(&fragment.sender);
-        message.is_some_and(|message| message.sequence == fragment.first && message.passes)
+        self.unfinished.get(&fragment.sender).is_some_and(|message| message.sequence == fragment.first)
     }
 
     /// Drops a message of which fragments wait or have been sent. The gap stands before entry `at`. Returns where that
@@ -413,10 +403,8 @@ impl Queue {
                 _ => index += 1,
             }
         }
-        if let Some(message) = self.unfinished.get_mut(&sender)
-            && message.sequence == sequence
-        {
-            message.passes = false;
+        if self.unfinished.get(&sender).is_some_and(|message| message.sequence == sequence) {
+            self.unfinished.remove(&sender);
         }
         if first_waits {
             return at;
@@ -426,9 +414,6 @@ impl Queue {
     }
 
     fn drop_newest(&mut self, rest: &Span) -> Pushed {
-        if rest.part == Part::First {
-            self.begin(rest, false);
-        }
         let messages = rest.messages();
         self.lose(self.entries.len(), rest.topic, messages);
         Pushed::Dropped { messages }

@@ -33,6 +33,9 @@ use crate::instance::wrong_version;
 /// wait for at most a minute.
 const LEFTOVER_AGE: Duration = Duration::from_secs(150);
 
+/// How often garbage at the door is logged at most.
+const GARBAGE_WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
 /// How much is read from the door at once; as much as the kernel keeps in a FIFO by default.
 const DOOR_BYTES: usize = 64 * 1024;
 
@@ -67,6 +70,8 @@ pub(crate) struct Listener {
     /// Given up when file descriptors run out, so that one more client can be told so.
     spare: VecDeque<File>,
     swept: tokio::time::Instant,
+    /// When garbage at the door was last logged.
+    warned: Option<tokio::time::Instant>,
     /// Removed again at the end.
     made: Vec<PathBuf>,
     /// Holds the lock as long as it is open.
@@ -75,7 +80,7 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Makes the bus's directory and door, or takes over what is there. `inherited` is a door that somebody else, such
-    /// as systemd, holds for this broker.
+    /// as systemd, holds for this broker: clients knock on it while no broker runs, too, so what they need stays.
     pub(crate) fn bind(
         place: &Place,
         access: &Access,
@@ -96,7 +101,10 @@ impl Listener {
         }
         let gid = fs::metadata(&instances).map_err(failed("read", &instances))?.gid();
         let door = match inherited {
-            Some(fd) => check_inherited(fd, &place.door())?,
+            Some(fd) => {
+                made = vec![place.lock()];
+                check_inherited(fd, &place.door())?
+            }
             None => {
                 made.push(place.door());
                 own_door(&place.door(), access, group)?
@@ -110,6 +118,7 @@ impl Listener {
             gid,
             spare: VecDeque::new(),
             swept: tokio::time::Instant::now(),
+            warned: None,
             made,
             _lock: lock,
         };
@@ -130,10 +139,7 @@ impl Listener {
                     Err(unfit) => debug!(id = %knock.id, reason = %unfit, "a knock led nowhere"),
                 }
             }
-            let garbage = self.finder.take_garbage();
-            if garbage > 0 {
-                warn!(bytes = garbage, "something that is no knock was written to the door");
-            }
+            self.warn_of_garbage();
             if self.swept.elapsed() >= LEFTOVER_AGE {
                 self.sweep();
             }
@@ -208,6 +214,19 @@ impl Listener {
         self.keep_spare();
     }
 
+    /// Now and then: whoever writes garbage could otherwise fill the log.
+    fn warn_of_garbage(&mut self) {
+        let lately = self.warned.is_some_and(|time| time.elapsed() < GARBAGE_WARNING_INTERVAL);
+        if lately {
+            return;
+        }
+        let bytes = self.finder.take_garbage();
+        if bytes > 0 {
+            warn!(bytes, "something that is no knock was written to the door");
+            self.warned = Some(tokio::time::Instant::now());
+        }
+    }
+
     fn keep_spare(&mut self) {
         self.spare.extend((0..4).filter_map(|_| File::open("/dev/null").ok()));
     }
@@ -230,8 +249,14 @@ impl Listener {
 }
 
 impl Drop for Listener {
-    /// Removes what it made, as long as the lock is held: another broker may come at once after.
+    /// Removes what it made, as long as the lock is held: another broker may come at once after. To that one, knocks
+    /// are given back that have been read and not answered, if it will have the same door.
     fn drop(&mut self) {
+        if !self.made.contains(&self.place.door()) {
+            while let Some(knock) = self.finder.next_knock() {
+                let _ = rustix::io::write(&self.door, &knock.encode());
+            }
+        }
         if self.made.contains(&self.place.instances()) {
             let entries = fs::read_dir(self.place.instances()).into_iter().flatten().flatten();
             entries.for_each(|entry| drop(fs::remove_file(entry.path())));
@@ -400,10 +425,20 @@ fn own_door(path: &Path, access: &Access, group: &str) -> Result<OwnedFd, BindEr
     Ok(door)
 }
 
+/// Whether this is the FIFO on which clients of this bus knock, and nobody else can read what they say.
 fn check_inherited(fd: OwnedFd, path: &Path) -> Result<OwnedFd, BindError> {
     let facts = rustix::fs::fstat(&fd).map_err(|e| failed("examine", path)(e.into()))?;
     if FileType::from_raw_mode(facts.st_mode) != FileType::Fifo {
         return Err(BindError::NotFifo { path: path.to_owned() });
+    }
+    let named = fs::symlink_metadata(path).map_err(failed("examine", path))?;
+    if (named.dev(), named.ino()) != (facts.st_dev, facts.st_ino) {
+        let error = io::Error::other("systemd handed over another FIFO; let ListenFIFO= name this one");
+        return Err(failed("listen on", path)(error));
+    }
+    if facts.st_mode & 0o044 != 0 {
+        let mode = format!("{:04o}", facts.st_mode & 0o7777);
+        warn!(mode, "others can read the door, and so take knocks away; set SocketMode=");
     }
     Ok(fd)
 }
@@ -430,9 +465,65 @@ fn lock_holder(fd: &OwnedFd) -> Option<u32> {
 fn say_no(writer: &pipe::Sender, refused: Refused) {
     let frame =
         encode_control(&Control::Refused { regarding: Regarding::Connection, reason: refused.reason, text: refused.text });
-    let _ = writer.try_io(|| Ok(rustix::io::write(writer, &frame)?));
+    // Not through tokio, which writes nothing before it has heard that the pipe is ready.
+    let _ = rustix::io::write(writer, &frame);
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pipebus_proto::knock::KnockId;
+
+    /// A bus whose door somebody else made, and that door.
+    fn held_bus(root: &Path) -> (Place, OwnedFd) {
+        let place = Place::new(root.join("bus"));
+        fs::DirBuilder::new().mode(0o700).create(place.directory()).unwrap();
+        rustix::fs::mkfifoat(CWD, place.door(), Mode::from_raw_mode(0o600)).unwrap();
+        let door = rustix::fs::open(place.door(), OFlags::RDWR | OFlags::NONBLOCK, Mode::empty()).unwrap();
+        (place, door)
+    }
+
+    fn bind(place: &Place, door: &OwnedFd) -> Result<Listener, BindError> {
+        Listener::bind(place, &Access::Owner, "", Some(door.try_clone().unwrap()))
+    }
+
+    /// What a client does before it waits. Its ends must live until the broker has opened the others.
+    fn knock(place: &Place, door: &OwnedFd, id: u8) -> [OwnedFd; 2] {
+        let knock = Knock::new(KnockId([id; 16]));
+        let ends = [place.up(&knock.id), place.down(&knock.id)].map(|path| {
+            rustix::fs::mkfifoat(CWD, &path, Mode::from_raw_mode(0o600)).unwrap();
+            rustix::fs::open(&path, OFlags::RDWR | OFlags::NONBLOCK, Mode::empty()).unwrap()
+        });
+        rustix::io::write(door, &knock.encode()).unwrap();
+        ends
+    }
+
+    #[tokio::test]
+    async fn a_door_of_somebody_else_stays_with_all_that_clients_need_and_unanswered_knocks() {
+        let root = tempfile::tempdir().unwrap();
+        let (place, door) = held_bus(root.path());
+        let mut listener = bind(&place, &door).unwrap();
+        let _ends = [knock(&place, &door, 1), knock(&place, &door, 2)];
+        listener.accept().await.unwrap();
+        drop(listener);
+        assert!(place.door().exists() && !place.lock().exists());
+
+        let mut next = bind(&place, &door).unwrap();
+        tokio::time::timeout(Duration::from_secs(30), next.accept()).await.unwrap().unwrap();
+        assert_eq!(fs::read_dir(place.instances()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_door_elsewhere_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let (place, door) = held_bus(root.path());
+        fs::rename(place.door(), root.path().join("moved")).unwrap();
+        rustix::fs::mkfifoat(CWD, place.door(), Mode::from_raw_mode(0o600)).unwrap();
+        let error = bind(&place, &door).err().unwrap();
+        assert!(error.to_string().contains("ListenFIFO="), "{error}");
+    }
 }

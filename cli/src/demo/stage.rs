@@ -1,0 +1,199 @@
+//! Stage: the demo's broker, its processes and its directory, and that none of them is left behind.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use pipebus_client::{Client, Error};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::task::JoinSet;
+
+use crate::failure::Failure;
+
+/// The longest that anything in the demo may take.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long to wait between two attempts to reach the broker that has just been started.
+const CONNECT_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Processes and tasks of the demo. Dropped, it ends them, too, but does not wait for them: see [`Stage::clear`].
+pub(super) struct Stage {
+    directory: TempDir,
+    pipebus: PathBuf,
+    pipebusd: PathBuf,
+    broker: Option<Child>,
+    programs: Vec<Child>,
+    tasks: JoinSet<()>,
+}
+
+impl Stage {
+    /// Finds the programs and makes a directory.
+    pub(super) fn set() -> Result<Stage, Failure> {
+        let pipebus = env::current_exe().map_err(|error| Failure::system("find this program's file", error))?;
+        let pipebusd = find_pipebusd(&pipebus)?;
+        let directory = tempfile::Builder::new().prefix("pipebus-demo.").tempdir();
+        let directory = directory.map_err(|error| Failure::system("make a temporary directory", error))?;
+        Ok(Stage { directory, pipebus, pipebusd, broker: None, programs: Vec::new(), tasks: JoinSet::new() })
+    }
+
+    /// The bus's address.
+    pub(super) fn bus(&self) -> String {
+        self.directory.path().join("bus").display().to_string()
+    }
+
+    pub(super) fn start_broker(&mut self, arguments: &[&str]) -> Result<(), Failure> {
+        let mut command = Command::new(&self.pipebusd);
+        command.args(["--bus", &self.bus()]).args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        self.broker = Some(start(command, "pipebusd")?);
+        Ok(())
+    }
+
+    /// Connects to the broker as soon as it listens.
+    pub(super) async fn connect(&mut self) -> Result<Client, Failure> {
+        let bus = self.bus();
+        let connected = async {
+            loop {
+                match Client::builder().name("pipebus demo").connect(&bus).await {
+                    Err(Error::NoBroker { .. }) => tokio::time::sleep(CONNECT_INTERVAL).await,
+                    connected => return Ok(connected?),
+                }
+                if let Some(broker) = &mut self.broker
+                    && let Ok(Some(status)) = broker.try_wait()
+                {
+                    return Err(Failure::Ended { program: "pipebusd".to_owned(), status });
+                }
+            }
+        };
+        within("the broker's start", connected).await?
+    }
+
+    /// Starts `pipebus` and forgets about its output.
+    pub(super) fn start(&mut self, arguments: &[&str]) -> Result<(), Failure> {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        self.programs.push(start(command, arguments[0])?);
+        Ok(())
+    }
+
+    /// Starts `pipebus` and returns its output.
+    pub(super) fn start_reader(&mut self, arguments: &[&str]) -> Result<Lines<BufReader<ChildStdout>>, Failure> {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = start(command, arguments[0])?;
+        let output = child.stdout.take().expect("the output was made a pipe");
+        self.programs.push(child);
+        Ok(BufReader::new(output).lines())
+    }
+
+    /// Starts `pipebus` and returns its input.
+    pub(super) fn start_writer(&mut self, arguments: &[&str]) -> Result<ChildStdin, Failure> {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut child = start(command, arguments[0])?;
+        let input = child.stdin.take().expect("the input was made a pipe");
+        self.programs.push(child);
+        Ok(input)
+    }
+
+    /// Runs `pipebus` with this input until it ends, which is to be a success.
+    pub(super) async fn run_with_input(&mut self, arguments: &[&str], input: Vec<u8>) -> Result<(), Failure> {
+        let mut pipe = self.start_writer(arguments)?;
+        let program = self.programs.last_mut().expect("it was just added");
+        // If it ends early, its status says so.
+        let _ = pipe.write_all(&input).await;
+        drop(pipe);
+        let status = program.wait().await.map_err(|error| Failure::system("wait for pipebus", error))?;
+        judge(arguments[0], status)
+    }
+
+    /// Runs `pipebus` until it ends, which is to be a success, and returns what it shows.
+    pub(super) async fn output_of(&self, arguments: &[&str]) -> Result<String, Failure> {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
+        let output = within("a command", command.output()).await?;
+        let output = output.map_err(|error| Failure::system("run pipebus", error))?;
+        judge(arguments[0], output.status)?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs beside the demo until it ends.
+    pub(super) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.pipebus);
+        command.args(["--bus", &self.bus()]).args(arguments);
+        command
+    }
+
+    /// Ends all processes, the broker last, and removes the directory. Does all of it whatever fails on the way.
+    pub(super) async fn clear(mut self) -> Result<(), Failure> {
+        self.tasks.shutdown().await;
+        for program in &self.programs {
+            terminate(program);
+        }
+        for program in &mut self.programs {
+            end(program).await;
+        }
+        let status = match &mut self.broker {
+            Some(broker) => {
+                terminate(broker);
+                end(broker).await
+            }
+            None => None,
+        };
+        self.directory.close().map_err(|error| Failure::system("remove the temporary directory", error))?;
+        status.map_or(Ok(()), |status| judge("pipebusd", status))
+    }
+}
+
+fn judge(program: &str, status: std::process::ExitStatus) -> Result<(), Failure> {
+    if status.success() { Ok(()) } else { Err(Failure::Ended { program: program.to_owned(), status }) }
+}
+
+fn find_pipebusd(pipebus: &std::path::Path) -> Result<PathBuf, Failure> {
+    let name = format!("pipebusd{}", env::consts::EXE_SUFFIX);
+    let beside = pipebus.with_file_name(&name);
+    let path = env::var_os("PATH").unwrap_or_default();
+    let in_path = env::split_paths(&path).map(|directory| directory.join(&name));
+    let found = std::iter::once(beside).chain(in_path).find(|candidate| candidate.is_file());
+    found.ok_or_else(|| Failure::NoDaemon { beside: pipebus.to_owned() })
+}
+
+fn start(mut command: Command, name: impl AsRef<OsStr>) -> Result<Child, Failure> {
+    // In a group of its own, so that Ctrl-C reaches the demo alone, which then ends them in order.
+    command.kill_on_drop(true).process_group(0);
+    let name = name.as_ref().display();
+    command.spawn().map_err(|error| Failure::system(format!("start {name}"), error))
+}
+
+fn terminate(child: &Child) {
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        // One that has just ended by itself can't be told, and need not.
+        let _ = kill_process(pid, Signal::TERM);
+    }
+}
+
+/// Waits for a process that was asked to end, and kills it if it does not.
+async fn end(child: &mut Child) -> Option<std::process::ExitStatus> {
+    match tokio::time::timeout(DEADLINE, child.wait()).await {
+        Ok(status) => status.ok(),
+        Err(_) => {
+            let _ = child.kill().await;
+            None
+        }
+    }
+}
+
+/// Waits, but not for ever.
+pub(super) async fn within<T>(what: &'static str, future: impl Future<Output = T>) -> Result<T, Failure> {
+    let done = tokio::time::timeout(DEADLINE, future).await;
+    done.map_err(|_| Failure::Stuck { what, after: DEADLINE })
+}

@@ -1,0 +1,57 @@
+//! `pipebus`: publish, subscribe, ask, and look at a bus, from a shell.
+//!
+//! This file turns the outcome of a command into an exit code; each command has a file of its own.
+
+mod args;
+mod bus;
+mod demo;
+mod failure;
+mod format;
+mod interrupt;
+mod look;
+mod output;
+mod publish;
+mod reply;
+mod request;
+mod subscribe;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::runtime::Builder;
+
+use crate::args::{Arguments, Command};
+use crate::failure::Failure;
+use crate::output::complain;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        // As with any filter: whoever read has seen enough.
+        Err(Failure::OutputClosed) => ExitCode::SUCCESS,
+        Err(failure) => {
+            complain(&failure.to_string());
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    // One worker keeps the connection. The commands run on the main thread, where they may block, as on a full pipe.
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::system("start", error))?;
+    let bus = &arguments.bus;
+    runtime.block_on(async {
+        match &arguments.command {
+            Command::Pub(arguments) => publish::run(bus, arguments).await,
+            Command::Sub(arguments) => subscribe::run(bus, arguments).await,
+            Command::Request(arguments) => request::run(bus, arguments).await,
+            Command::Reply(arguments) => reply::run(bus, arguments).await,
+            Command::Status(arguments) => look::status(bus, arguments).await,
+            Command::Instances(arguments) => look::instances(bus, arguments).await,
+            Command::Topics(arguments) => look::topics(bus, arguments).await,
+            Command::Demo => demo::run().await,
+        }
+    })
+}

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Passes all tests, on a fresh machine too: given the Rust toolchain, and as root with apt, it installs the rest.
+#
+# What can't be tested where it runs (not root, no systemd) is skipped, and the test says so.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+exec </dev/null
+source tests/step.sh
+
+# Commands that tests use, and Debian's packages that have them.
+needed=(
+    cc:gcc
+    unshare:util-linux nsenter:util-linux setpriv:util-linux mount:mount prlimit:util-linux
+    /lib/systemd/systemd:systemd systemctl:systemd systemd-analyze:systemd systemd-sysusers:systemd
+)
+
+install_missing() {
+    local missing=() entry
+    for entry in "${needed[@]}"; do
+        command -v "${entry%:*}" >/dev/null || missing+=("${entry#*:}")
+    done
+    ((${#missing[@]})) || return 0
+    mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+    if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
+        apt-get update -qq &&
+            DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    else
+        echo "missing, and some tests will be skipped without: ${missing[*]}" >&2
+    fi
+}
+
+if ! command -v cargo >/dev/null && [[ -f $HOME/.cargo/env ]]; then
+    source "$HOME/.cargo/env"
+fi
+command -v cargo >/dev/null || { echo "there is no cargo; see https://rustup.rs" >&2; exit 1; }
+
+step "What the tests need" install_missing
+step "Programs" cargo build --workspace --all-features --bins
+step "Tests" cargo test --workspace --all-features
+finish "All tests have passed"

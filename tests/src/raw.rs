@@ -1,0 +1,210 @@
+//! A client that obeys no rules: it speaks the protocol by hand, and as wrongly as a story wants.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use bytes::BytesMut;
+use pipebus_proto::control::{Control, Overflow, Purpose, Role, Welcome};
+use pipebus_proto::frame::{Flags, Head, Kind, PROTOCOL_VERSION};
+use pipebus_proto::knock::{Knock, KnockId};
+use pipebus_proto::place::Place;
+use pipebus_proto::splitter::{Frame, Span, next_span};
+use pipebus_proto::topic::{InstanceId, TopicId};
+use pipebus_proto::wire::{decode_control, encode_control, encode_head};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::{open, wait_for};
+
+/// A pair of FIFOs, and the client's ends of them.
+#[derive(Debug)]
+pub struct RawClient {
+    place: Place,
+    /// Names the FIFOs.
+    pub id: KnockId,
+    up: Option<OwnedFd>,
+    down: Option<OwnedFd>,
+    buffer: BytesMut,
+}
+
+impl RawClient {
+    /// Makes both FIFOs as a good client does, and does not knock.
+    pub fn prepare(place: &Place) -> RawClient {
+        let mut client = RawClient::without_fifos(place);
+        let (up, down) = client.paths();
+        make_fifo(&up, 0o640);
+        make_fifo(&down, 0o620);
+        client.open();
+        client
+    }
+
+    /// A name, and nothing there.
+    pub fn without_fifos(place: &Place) -> RawClient {
+        static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&count.to_le_bytes());
+        id[8..12].copy_from_slice(&std::process::id().to_le_bytes());
+        RawClient { place: place.clone(), id: KnockId(id), up: None, down: None, buffer: BytesMut::new() }
+    }
+
+    /// Where the FIFOs are: up and down.
+    pub fn paths(&self) -> (PathBuf, PathBuf) {
+        (self.place.up(&self.id), self.place.down(&self.id))
+    }
+
+    /// Opens its ends of what is there.
+    pub fn open(&mut self) {
+        let (up, down) = self.paths();
+        self.down = Some(open(&down, OFlags::RDONLY).unwrap());
+        // For both ends, so that writing never finds nobody there.
+        self.up = Some(open(&up, OFlags::RDWR).unwrap());
+    }
+
+    /// Knocks.
+    pub fn knock(&self) {
+        self.write_to_door(&Knock::new(self.id).encode());
+    }
+
+    /// Writes anything to the door.
+    pub fn write_to_door(&self, bytes: &[u8]) {
+        let door = open(&self.place.door(), OFlags::WRONLY).unwrap();
+        wait_for("room at the door", || match rustix::io::write(&door, bytes) {
+            Ok(_) => Some(()),
+            Err(Errno::AGAIN) => None,
+            Err(errno) => panic!("{errno}"),
+        });
+    }
+
+    /// Connects as a good client does. Its own id is in what is returned.
+    pub fn connect(place: &Place) -> (RawClient, Welcome) {
+        let mut client = RawClient::prepare(place);
+        client.say(&Control::Hello { version: PROTOCOL_VERSION, name: "raw".to_owned() });
+        client.knock();
+        match client.hear() {
+            Some(Control::Welcome(welcome)) => {
+                client.drop_second_end();
+                (client, welcome)
+            }
+            other => panic!("no welcome but {other:?}"),
+        }
+    }
+
+    /// From now on the broker's leaving is seen, and the client's is by the broker.
+    fn drop_second_end(&mut self) {
+        let fd = self.up.take().unwrap();
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+        self.up = Some(open(path.as_ref(), OFlags::WRONLY).unwrap());
+    }
+
+    /// Writes any bytes, all of them.
+    pub fn write(&self, bytes: &[u8]) {
+        let mut rest = bytes;
+        wait_for("room in the pipe", || match rustix::io::write(self.up.as_ref().unwrap(), rest) {
+            Ok(count) => {
+                rest = &rest[count..];
+                rest.is_empty().then_some(())
+            }
+            Err(Errno::AGAIN) => None,
+            Err(errno) => panic!("{errno}"),
+        });
+    }
+
+    /// Whether the broker has closed the pipe that this client writes to.
+    pub fn is_cut_off(&self) -> bool {
+        rustix::io::write(self.up.as_ref().unwrap(), &[0]) == Err(Errno::PIPE)
+    }
+
+    /// Sends a control frame.
+    pub fn say(&self, control: &Control) {
+        self.write(&encode_control(control));
+    }
+
+    /// The next control frame; messages before it are passed over. `None` at the end.
+    pub fn hear(&mut self) -> Option<Control> {
+        loop {
+            let frame = self.next_frame()?;
+            if frame.head.kind == Kind::Control {
+                return Some(decode_control(&frame.body).unwrap());
+            }
+        }
+    }
+
+    /// The next frame; `None` at the end.
+    pub fn next_frame(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(span) = self.split() {
+                let frame = span.iter().next();
+                // What else the span holds goes back to the front.
+                let used = frame.as_ref().map_or(0, |frame| frame.head.frame_bytes());
+                let rest = self.buffer.split();
+                self.buffer = BytesMut::from(&span.bytes[used..]);
+                self.buffer.unsplit(rest);
+                return frame;
+            }
+            let mut bytes = [0; 4096];
+            let down = self.down.as_ref().unwrap();
+            let count = wait_for("a frame", || match rustix::io::read(down, &mut bytes) {
+                // The end, unless the broker has not even opened its end yet.
+                Ok(0) if !is_hung_up(down) => None,
+                Ok(count) => Some(count),
+                Err(Errno::AGAIN) => None,
+                Err(errno) => panic!("{errno}"),
+            });
+            if count == 0 {
+                return None;
+            }
+            self.buffer.extend_from_slice(&bytes[..count]);
+        }
+    }
+
+    fn split(&mut self) -> Option<Span> {
+        next_span(&mut self.buffer).unwrap()
+    }
+
+    /// Declares a topic.
+    pub fn declare(&mut self, topic: &str) -> TopicId {
+        self.say(&Control::Declare { token: 1, topic: topic.to_owned(), purpose: Purpose::Publish });
+        match self.hear() {
+            Some(Control::Declared { topic, .. }) => topic,
+            other => panic!("not declared but {other:?}"),
+        }
+    }
+
+    /// Subscribes.
+    pub fn subscribe(&mut self, pattern: &str, overflow: Overflow) {
+        let pattern = pattern.to_owned();
+        self.say(&Control::Subscribe { subscription: 1, pattern, role: Role::Subscribe, overflow });
+        assert_eq!(self.hear(), Some(Control::Subscribed { subscription: 1 }));
+    }
+}
+
+/// Whether a writer has come and gone (poll(2): POLLHUP).
+fn is_hung_up(fd: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(fd, PollFlags::IN)];
+    rustix::event::poll(&mut polled, Some(&Timespec::default())).unwrap();
+    polled[0].revents().contains(PollFlags::HUP)
+}
+
+/// Makes a FIFO with just this mode.
+pub fn make_fifo(path: &std::path::Path, mode: u32) {
+    rustix::fs::mkfifoat(CWD, path, Mode::from_raw_mode(mode)).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// One whole message.
+pub fn message(sender: InstanceId, topic: TopicId, sequence: u64, payload: &[u8]) -> Vec<u8> {
+    let head = Head {
+        body: u32::try_from(payload.len()).unwrap(),
+        kind: Kind::Message,
+        flags: Flags::NONE,
+        metadata: 0,
+        topic,
+        sender,
+        sequence,
+    };
+    [&encode_head(&head)[..], payload].concat()
+}

@@ -1,0 +1,105 @@
+//! What ARCHITECTURE.md promises about the code, held against the code.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// All Rust files below a folder of the project.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("target") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "nothing in {folder}");
+    found
+}
+
+/// Fails for each line of code, not of comments, that has one of the words.
+fn check(files: Vec<(PathBuf, String)>, words: &[&str], why: &str) {
+    let mut faults = Vec::new();
+    for (path, text) in files {
+        for (number, line) in (1..).zip(text.lines()) {
+            let code = line.split("//").next().unwrap_or_default();
+            if let Some(word) = words.iter().find(|word| code.contains(**word)) {
+                faults.push(format!("{}:{number}: {word}", path.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{why}:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn the_core_does_no_io() {
+    let words = ["tokio", "rustix", "tracing", "serde", "std::fs", "std::io", "std::net", "async ", "Instant::now()"];
+    let mut files = sources("daemon/src/core");
+    files.retain(|(path, _)| !path.ends_with("tests.rs"));
+    check(files, &words, "the core is told everything and does nothing");
+}
+
+#[test]
+fn proto_does_no_io() {
+    let mut files = sources("proto/src");
+    // Reads facts through a function of the caller's, and makes paths canonical.
+    files.retain(|(path, _)| !path.ends_with("trust.rs"));
+    check(files, &["tokio", "std::fs", "std::net", "std::env", "Instant"], "proto is values and their bytes");
+}
+
+#[test]
+fn bincode_is_named_in_one_module() {
+    let mut files = [sources("proto/src"), sources("daemon/src"), sources("client/src"), sources("cli/src")].concat();
+    files.retain(|(path, _)| !path.ends_with("proto/src/wire.rs"));
+    check(files, &["bincode::"], "so that it can be replaced");
+}
+
+#[test]
+fn only_transports_know_the_system() {
+    let mut files = [sources("proto/src"), sources("daemon/src"), sources("client/src")].concat();
+    files.retain(|(path, _)| !path.components().any(|part| part.as_os_str() == "transport"));
+    let words = ["cfg(unix)", "cfg(windows)", "cfg(target_os", "std::os::unix", "mkfifo"];
+    check(files, &words, "another system is one file beside fifo.rs");
+}
+
+#[test]
+fn the_client_and_the_cli_do_not_use_the_daemon() {
+    for manifest in ["client/Cargo.toml", "cli/Cargo.toml"] {
+        let text = fs::read_to_string(root().join(manifest)).unwrap();
+        let dependencies = text.split("[dev-dependencies]").next().unwrap();
+        assert!(!dependencies.contains("pipebusd"), "{manifest}");
+    }
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    let mut files = ["proto", "daemon", "client", "cli", "tests"].map(sources).concat();
+    files.retain(|(path, _)| !path.ends_with("tidy.rs"));
+    check(files, &["todo!", "unimplemented!", "dbg!"], "finish it, or leave it out");
+    for (path, text) in ["proto", "daemon", "client", "cli"].map(sources).concat() {
+        assert!(!text.contains("FIXME") || path.ends_with("tidy.rs"), "{}", path.display());
+    }
+}
+
+#[test]
+fn every_file_that_the_documents_name_is_there() {
+    for document in ["README.md", "ARCHITECTURE.md", "systemd/README.md"] {
+        let text = fs::read_to_string(root().join(document)).unwrap();
+        let folder = root().join(document).parent().unwrap().to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap();
+            if !path.is_empty() && !path.contains("://") {
+                assert!(folder.join(path).exists(), "{document} links to {path}, which is not there");
+            }
+        }
+    }
+}
