@@ -72,7 +72,6 @@ fn client_exit_code(error: &Error) -> u8 {
         | Error::Distrust(_)
         | Error::Version(_)
         | Error::Full(_)
-        | Error::Exhausted(_)
         | Error::Forbidden(_)
         | Error::TooMany(_)
         | Error::Refused { .. } => REFUSED,

@@ -33,7 +33,8 @@ fn runtime() -> Result<&'static Runtime> {
         builder.worker_threads(1).thread_name("pipebus-client").enable_all();
         builder.build().map_err(|error| error.to_string())
     });
-    made.as_ref().map_err(|text| Error::system("start a thread for", Path::new("pipebus"), std::io::Error::other(text.clone())))
+    made.as_ref()
+        .map_err(|text| Error::system("start a thread for", Path::new("pipebus"), std::io::Error::other(text.clone())))
 }
 
 /// A client whose calls block. See [`crate::Client`] for what each does.

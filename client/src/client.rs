@@ -338,7 +338,8 @@ impl Publisher {
     /// yet. Otherwise as [`Client::publish`].
     pub fn try_publish(&self, payload: impl Into<Bytes>) -> Result<()> {
         let payload = payload.into();
-        self.handle.shared.try_send(Destination::Topic(&self.slot), outbound(&payload, &[]))
+        let tried = self.handle.shared.try_send(Destination::Topic(&self.slot), outbound(&payload, &[]))?;
+        tried.map_err(|_| Error::WouldWait)
     }
 }
 

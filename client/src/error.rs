@@ -74,7 +74,9 @@ pub enum Error {
         after: Duration,
     },
     /// The message is larger than the broker takes.
-    #[error("the message has {bytes} bytes, and the broker takes at most {max}; send less at once, or raise limits.message_bytes_max")]
+    #[error(
+        "the message has {bytes} bytes, and the broker takes at most {max}; send less at once, or raise limits.message_bytes_max"
+    )]
     TooLarge {
         /// Its size.
         bytes: u64,

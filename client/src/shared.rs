@@ -113,12 +113,7 @@ struct Wanted {
 
 impl Wanted {
     fn control(&self, subscription: u32) -> Control {
-        Control::Subscribe {
-            subscription,
-            pattern: self.pattern.to_string(),
-            role: self.role,
-            overflow: self.overflow,
-        }
+        Control::Subscribe { subscription, pattern: self.pattern.to_string(), role: self.role, overflow: self.overflow }
     }
 }
 
@@ -151,7 +146,7 @@ pub(crate) enum Destination<'a> {
 
 /// What has to be there before a message can be sent.
 #[derive(Debug, PartialEq, Eq)]
-enum Lacking {
+pub(crate) enum Lacking {
     Connection,
     Declaration,
     Room,
@@ -237,27 +232,31 @@ impl Shared {
     /// Nothing is sent unless it returns.
     pub(crate) async fn send(&self, destination: Destination<'_>, outbound: Outbound<'_>) -> Result<()> {
         loop {
+            // Mostly nothing is lacking, and getting ready to wait costs more than sending.
+            let Err(lacking) = self.try_send(destination, outbound)? else { return Ok(()) };
+            if let (Lacking::Declaration, Destination::Topic(slot)) = (lacking, destination) {
+                self.declare(slot, outbound.purpose()).await?;
+                continue;
+            }
             let mut room = pin!(self.room.notified());
             room.as_mut().enable();
-            let tried = self.lock().try_send(destination, outbound);
-            match (tried?, destination) {
-                (Ok(ring), _) => {
-                    self.ring(ring);
-                    return Ok(());
-                }
-                (Err(Lacking::Declaration), Destination::Topic(slot)) => {
-                    self.declare(slot, outbound.purpose()).await?;
-                }
-                _ => room.await,
+            // What was lacking may have come before anybody could be told.
+            match self.try_send(destination, outbound)? {
+                Ok(()) => return Ok(()),
+                Err(Lacking::Declaration) => {}
+                Err(Lacking::Connection | Lacking::Room) => room.await,
             }
         }
     }
 
-    /// Sends a message if nothing has to be waited for.
-    pub(crate) fn try_send(&self, destination: Destination<'_>, outbound: Outbound<'_>) -> Result<()> {
+    /// Sends a message if nothing has to be waited for; otherwise says what is lacking.
+    pub(crate) fn try_send(
+        &self,
+        destination: Destination<'_>,
+        outbound: Outbound<'_>,
+    ) -> Result<std::result::Result<(), Lacking>> {
         let tried = self.lock().try_send(destination, outbound)?;
-        self.ring(tried.map_err(|_| Error::WouldWait)?);
-        Ok(())
+        Ok(tried.map(|ring| self.ring(ring)))
     }
 
     /// Answers a request however much waits already: a short answer that must not be forgotten.
@@ -456,8 +455,7 @@ impl Shared {
         let (client, message_bytes_max) = (welcome.client, welcome.message_bytes_max);
         state.phase = Phase::Up { client, message_bytes_max };
         state.connection += 1;
-        let wanted: Vec<Control> =
-            state.subscriptions.iter().map(|(number, wanted)| wanted.control(*number)).collect();
+        let wanted: Vec<Control> = state.subscriptions.iter().map(|(number, wanted)| wanted.control(*number)).collect();
         wanted.iter().for_each(|control| state.outgoing.push_control(control));
         drop(state);
         self.subscriptions_changed();

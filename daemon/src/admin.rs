@@ -5,9 +5,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use pipebus_proto::admin::{
-    INSTANCES, InstanceStatus, STATUS, Status, SubscriptionStatus, TOPICS, TopicStatus,
-};
+use pipebus_proto::admin::{INSTANCES, InstanceStatus, STATUS, Status, SubscriptionStatus, TOPICS, TopicStatus};
 use pipebus_proto::control::{Overflow, Role};
 use pipebus_proto::frame::{Call, Flags, Head, Kind, Metadata};
 use pipebus_proto::splitter::{Span, next_span};

@@ -166,7 +166,10 @@ impl Config {
         layers.push(Layer::environment(&sources.environment));
         layers.push(Layer::settings(&sources.settings)?);
         for layer in &layers {
-            merge(&[&layers[0], layer]).map_err(|error| layer.wrong(&error))?.check().map_err(|text| layer.bad(text))?;
+            merge(&[&layers[0], layer])
+                .map_err(|error| layer.wrong(&error))?
+                .check()
+                .map_err(|text| layer.bad(text))?;
         }
         let all: Vec<&Layer> = layers.iter().collect();
         merge(&all).map_err(|error| ConfigError::Wrong { place: "the configuration".into(), text: error.to_string() })
@@ -282,7 +285,8 @@ impl Layer {
             let set = builder.set_override(key, value);
             builder = set.map_err(|error| ConfigError::Wrong { place: place.clone(), text: error.to_string() })?;
         }
-        let built = builder.build().map_err(|error| ConfigError::Wrong { place: place.clone(), text: error.to_string() })?;
+        let built =
+            builder.build().map_err(|error| ConfigError::Wrong { place: place.clone(), text: error.to_string() })?;
         Ok(Layer { place, source: Box::new(built) })
     }
 
@@ -356,12 +360,8 @@ mod tests {
             std::fs::write(&path, text).unwrap();
         }
         let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
-        let sources = Sources {
-            system: None,
-            file: file.map(|_| path),
-            environment: own(environment),
-            settings: own(settings),
-        };
+        let sources =
+            Sources { system: None, file: file.map(|_| path), environment: own(environment), settings: own(settings) };
         Config::load(&sources).map_err(|error| error.to_string())
     }
 

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use pipebus_proto::control::{
-    Control, Farewell, NAME_BYTES_MAX, Overflow, Purpose, Reason, Regarding, Welcome,
-};
+use pipebus_proto::control::{Control, Farewell, NAME_BYTES_MAX, Overflow, Purpose, Reason, Regarding, Welcome};
 use pipebus_proto::frame::{Call, FRAME_BYTES_MAX, HEAD_BYTES, Kind, Malformed, PROTOCOL_VERSION, Part};
 use pipebus_proto::splitter::{Span, missing, next_span};
 use pipebus_proto::topic::{InstanceId, TopicId};
@@ -26,9 +24,6 @@ use crate::core::routes::Route;
 use crate::outbox::{Next, Outbox};
 use crate::read_buffer::ReadBuffer;
 use crate::shutdown::{Phase, Shutdown};
-
-/// About how much is written at once.
-const BATCH_BYTES: usize = 256 * 1024;
 
 /// Pieces in one vectored write; the kernel takes up to 1,024 (UIO_MAXIOV).
 const PIECES_MAX: usize = 256;
@@ -224,7 +219,7 @@ fn cause(farewell: Farewell) -> &'static str {
 async fn write_loop<W: AsyncWrite + Unpin>(mut writer: W, outbox: &Outbox) -> Option<Farewell> {
     let mut batch = Vec::new();
     loop {
-        match outbox.next(BATCH_BYTES, &mut batch).await {
+        match outbox.next(&mut batch).await {
             Next::Write => write_batch(&mut writer, outbox, &mut batch).await.ok()?,
             Next::Goodbye(cause) => {
                 writer.write_all(&encode_control(&Control::Goodbye { cause })).await.ok()?;

@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn every_log_format_has_its_word() {
-        for (word, format) in [("text", LogFormat::Text), ("json", LogFormat::Json), ("journald", LogFormat::Journald)] {
+        for (word, format) in [("text", LogFormat::Text), ("json", LogFormat::Json), ("journald", LogFormat::Journald)]
+        {
             let arguments = Arguments::parse_from(["pipebusd", "--log-format", word]);
             let sources = Sources { system: None, environment: Vec::new(), ..arguments.sources() };
             assert_eq!(Config::load(&sources).unwrap().log.format, format);

@@ -23,6 +23,9 @@ use crate::counters::Counters;
 /// stopped, and that is not held against the subscriber.
 const WAIT_STEP: Duration = Duration::from_millis(250);
 
+/// How much is written at once, at most; less where queues are small, since what is being written can't be dropped.
+const BATCH_BYTES_MAX: usize = 256 * 1024;
+
 /// The way to one instance.
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -33,6 +36,8 @@ pub(crate) struct Outbox {
     room: Notify,
     /// Rung when the instance is to be disconnected.
     kick: Notify,
+    /// How much is taken from the queue at once.
+    batch_bytes: usize,
     /// What has passed.
     pub(crate) counters: Counters,
 }
@@ -66,6 +71,7 @@ impl Outbox {
             work: Notify::new(),
             room: Notify::new(),
             kick: Notify::new(),
+            batch_bytes: BATCH_BYTES_MAX.min(limits.queue_bytes_max / 4),
             counters: Counters::default(),
         }
     }
@@ -162,17 +168,17 @@ impl Outbox {
         self.work.notify_one();
     }
 
-    /// Waits for something to write and puts it into `batch`, about `bytes_max` bytes.
+    /// Waits for something to write and puts it into `batch`.
     ///
     /// # Cancel safety
     /// Nothing is taken unless it returns.
-    pub(crate) async fn next(&self, bytes_max: usize, batch: &mut Vec<Bytes>) -> Next {
+    pub(crate) async fn next(&self, batch: &mut Vec<Bytes>) -> Next {
         loop {
             let work = self.work.notified();
             {
                 let mut state = self.lock();
                 if !state.queue.is_empty() {
-                    let messages = state.queue.take(bytes_max, batch);
+                    let messages = state.queue.take(self.batch_bytes, batch);
                     self.counters.messages_out.add(messages);
                     if state.losing && state.queue.is_empty() {
                         state.losing = false;

@@ -24,9 +24,7 @@ impl Address {
         let directory = match (self, &surroundings.runtime_directory) {
             (Address::System, _) => PathBuf::from("/run/pipebus"),
             (Address::Session, Some(runtime)) => runtime.join("pipebus"),
-            (Address::Session, None) => {
-                surroundings.temporary_directory.join(format!("pipebus-{}", surroundings.uid))
-            }
+            (Address::Session, None) => surroundings.temporary_directory.join(format!("pipebus-{}", surroundings.uid)),
             (Address::Directory(path), _) => path.clone(),
         };
         Place { directory }

@@ -11,17 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::Control;
 use crate::frame::{
-    BODY_BYTES_MAX, CONTROL_BYTES_MAX, Flags, HEAD_BYTES, Head, Kind, METADATA_BYTES_MAX, Malformed, Metadata,
-    Part,
+    BODY_BYTES_MAX, CONTROL_BYTES_MAX, Flags, HEAD_BYTES, Head, Kind, METADATA_BYTES_MAX, Malformed, Metadata, Part,
 };
 use crate::topic::{InstanceId, TopicId};
 
 /// Nothing that is read with it may be longer than metadata: a text whose length lies is refused before there is room
 /// made for it.
-const CONFIG: Configuration<LittleEndian, Fixint, Limit<METADATA_BYTES_MAX>> = bincode::config::standard()
-    .with_fixed_int_encoding()
-    .with_little_endian()
-    .with_limit::<METADATA_BYTES_MAX>();
+const CONFIG: Configuration<LittleEndian, Fixint, Limit<METADATA_BYTES_MAX>> =
+    bincode::config::standard().with_fixed_int_encoding().with_little_endian().with_limit::<METADATA_BYTES_MAX>();
 
 /// The head as it is on the wire: the order of the fields is the protocol.
 #[derive(Serialize, Deserialize)]
@@ -61,8 +58,7 @@ pub fn encode_head(head: &Head) -> [u8; HEAD_BYTES] {
 #[inline]
 pub fn decode_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
     let Some(bytes) = bytes.get(..HEAD_BYTES) else { return Ok(None) };
-    let (raw, _): (RawHead, usize) =
-        bincode::serde::decode_from_slice(bytes, CONFIG).map_err(|_| Malformed::Body)?;
+    let (raw, _): (RawHead, usize) = bincode::serde::decode_from_slice(bytes, CONFIG).map_err(|_| Malformed::Body)?;
     let kind = Kind::from_number(raw.kind).ok_or(Malformed::Kind(raw.kind))?;
     let head = Head {
         body: raw.body,
@@ -199,8 +195,8 @@ pub fn encode_value<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, ValueEr
 /// # Errors
 /// The bytes are no such value, or there are some left over.
 pub fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ValueError> {
-    let (value, used) = bincode::serde::decode_from_slice(bytes, VALUES)
-        .map_err(|error| ValueError(error.to_string()))?;
+    let (value, used) =
+        bincode::serde::decode_from_slice(bytes, VALUES).map_err(|error| ValueError(error.to_string()))?;
     match bytes.len() - used {
         0 => Ok(value),
         left => Err(ValueError(format!("{left} bytes are left over after the value"))),
@@ -208,10 +204,8 @@ pub fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ValueError> 
 }
 
 /// For values of apps: the same, up to 64 MiB.
-const VALUES: Configuration<LittleEndian, Fixint, Limit<{ 64 << 20 }>> = bincode::config::standard()
-    .with_fixed_int_encoding()
-    .with_little_endian()
-    .with_limit::<{ 64 << 20 }>();
+const VALUES: Configuration<LittleEndian, Fixint, Limit<{ 64 << 20 }>> =
+    bincode::config::standard().with_fixed_int_encoding().with_little_endian().with_limit::<{ 64 << 20 }>();
 
 /// Why an app's value does not encode or decode.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -223,8 +217,7 @@ fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Malformed> {
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
-    let (value, used) =
-        bincode::serde::decode_from_slice(bytes, CONFIG).map_err(|_| Malformed::Body)?;
+    let (value, used) = bincode::serde::decode_from_slice(bytes, CONFIG).map_err(|_| Malformed::Body)?;
     if used == bytes.len() { Ok(value) } else { Err(Malformed::Body) }
 }
 
@@ -248,10 +241,7 @@ mod tests {
     #[test]
     fn a_head_is_24_bytes_little_endian() {
         let bytes = encode_head(&head());
-        assert_eq!(
-            bytes,
-            [5, 0, 0, 0, 2, 0, 0, 0, 4, 3, 2, 1, 7, 0, 0, 0, 0x22, 0x11, 0, 0, 0, 0, 0, 0]
-        );
+        assert_eq!(bytes, [5, 0, 0, 0, 2, 0, 0, 0, 4, 3, 2, 1, 7, 0, 0, 0, 0x22, 0x11, 0, 0, 0, 0, 0, 0]);
         assert_eq!(decode_head(&bytes), Ok(Some(head())));
         assert_eq!(decode_head(&bytes[..23]), Ok(None));
     }

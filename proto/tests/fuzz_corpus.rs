@@ -6,34 +6,6 @@ use std::path::Path;
 // The targets say `use libfuzzer_sys::fuzz_target`: here that is this file.
 extern crate self as libfuzzer_sys;
 
-/// Instead of a fuzzer's entry point, a function that takes one input.
-#[macro_export]
-macro_rules! fuzz_target {
-    (|$input:ident: $kind:ty| $body:block) => {
-        pub(crate) fn run(bytes: &[u8]) {
-            if let Some($input) = <$kind as $crate::Input>::of(bytes) {
-                $body
-            }
-        }
-    };
-}
-
-trait Input<'bytes>: Sized {
-    fn of(bytes: &'bytes [u8]) -> Option<Self>;
-}
-
-impl<'bytes> Input<'bytes> for &'bytes [u8] {
-    fn of(bytes: &'bytes [u8]) -> Option<Self> {
-        Some(bytes)
-    }
-}
-
-impl<'bytes> Input<'bytes> for &'bytes str {
-    fn of(bytes: &'bytes [u8]) -> Option<Self> {
-        std::str::from_utf8(bytes).ok()
-    }
-}
-
 macro_rules! targets {
     ($($name:ident $path:literal)*) => {
         $(
@@ -64,8 +36,37 @@ fn every_input_in_the_corpus_keeps_the_promise_of_its_target() {
         let inputs = fs::read_dir(corpus.join(name)).unwrap();
         for path in inputs.map(|entry| entry.unwrap().path()) {
             // Shown if this is the one that fails.
-            println!("{}", path.display());
+            eprintln!("{}", path.display());
             run(&fs::read(&path).unwrap());
         }
+    }
+}
+
+/// Instead of a fuzzer's entry point, a function that takes one input. Defined below the targets, so that they really
+/// import it.
+#[macro_export]
+macro_rules! fuzz_target {
+    (|$input:ident: $kind:ty| $body:block) => {
+        pub(crate) fn run(bytes: &[u8]) {
+            if let Some($input) = <$kind as $crate::Input>::of(bytes) {
+                $body
+            }
+        }
+    };
+}
+
+trait Input<'bytes>: Sized {
+    fn of(bytes: &'bytes [u8]) -> Option<Self>;
+}
+
+impl<'bytes> Input<'bytes> for &'bytes [u8] {
+    fn of(bytes: &'bytes [u8]) -> Option<Self> {
+        Some(bytes)
+    }
+}
+
+impl<'bytes> Input<'bytes> for &'bytes str {
+    fn of(bytes: &'bytes [u8]) -> Option<Self> {
+        std::str::from_utf8(bytes).ok()
     }
 }

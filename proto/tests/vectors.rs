@@ -289,11 +289,7 @@ fn plain_values() -> Vec<(&'static str, Value)> {
 
 fn controls_of_connections() -> impl Iterator<Item = (&'static str, Control)> {
     let refused = |regarding, reason, text: &str| Control::Refused { regarding, reason, text: text.to_owned() };
-    let welcome = Welcome {
-        client: InstanceId(3),
-        broker_version: "0.1.0".to_owned(),
-        message_bytes_max: 16_777_216,
-    };
+    let welcome = Welcome { client: InstanceId(3), broker_version: "0.1.0".to_owned(), message_bytes_max: 16_777_216 };
     [
         ("hello", Control::Hello { version: 1, name: "thermometer".to_owned() }),
         ("welcome", Control::Welcome(welcome)),
@@ -301,10 +297,7 @@ fn controls_of_connections() -> impl Iterator<Item = (&'static str, Control)> {
         ("refused-declare", refused(Regarding::Declare(5), Reason::Forbidden, "no")),
         ("refused-subscription", refused(Regarding::Subscription(6), Reason::Name, "")),
         ("goodbye", Control::Goodbye { cause: Farewell::Leaving }),
-        (
-            "declare",
-            Control::Declare { token: 5, topic: "sensors/kitchen/temp".to_owned(), purpose: Purpose::Publish },
-        ),
+        ("declare", Control::Declare { token: 5, topic: "sensors/kitchen/temp".to_owned(), purpose: Purpose::Publish }),
         ("declared", Control::Declared { token: 5, topic: TopicId(7) }),
         ("retract", Control::Retract { topic: TopicId(7) }),
         (

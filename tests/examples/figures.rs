@@ -50,8 +50,16 @@ async fn compare() {
         println!("{size:>9} {bus_rate:>14.0} {megabytes:>12.1} {relay_rate:>14.0} {:>8.2}", bus_rate / relay_rate);
     }
     let (mut of_bus, mut of_relay) = (ping_bus(&bus).await, ping_relay(&bus));
-    println!("\nround trip, 64 B: bus p50 {:.1} us, p99 {:.1} us", percentile(&mut of_bus, 50), percentile(&mut of_bus, 99));
-    println!("                relay p50 {:.1} us, p99 {:.1} us", percentile(&mut of_relay, 50), percentile(&mut of_relay, 99));
+    println!(
+        "\nround trip, 64 B: bus p50 {:.1} us, p99 {:.1} us",
+        percentile(&mut of_bus, 50),
+        percentile(&mut of_bus, 99)
+    );
+    println!(
+        "                relay p50 {:.1} us, p99 {:.1} us",
+        percentile(&mut of_relay, 50),
+        percentile(&mut of_relay, 99)
+    );
 }
 
 fn median(values: &mut [f64]) -> f64 {

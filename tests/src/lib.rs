@@ -1,7 +1,11 @@
 //! What the stories share: the real programs, a bus in a temporary directory, waiting with a deadline, and a client
 //! that obeys no rules.
 
-#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a failing fixture fails its test, which is its job")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a failing fixture fails its test, which is its job"
+)]
 
 pub mod raw;
 
@@ -67,7 +71,8 @@ pub fn binary(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let directory = BUILT.get_or_init(|| {
         let test = std::env::current_exe().unwrap();
-        let directory = test.ancestors().find(|path| path.ends_with("deps")).unwrap().parent().unwrap().to_owned();
+        let directory = test.ancestors().find(|path| path.ends_with("deps") || path.ends_with("examples"));
+        let directory = directory.unwrap().parent().unwrap().to_owned();
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["build", "--quiet", "--bins", "-p", "pipebusd", "-p", "pipebus"]);
         if directory.ends_with("release") {
@@ -259,7 +264,10 @@ fn tail(text: &str, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
-/// Opens a file without waiting, for tests that look at FIFOs.
+/// Opens a FIFO without waiting for anybody.
+///
+/// # Errors
+/// What the system says.
 pub fn open(path: &Path, flags: OFlags) -> rustix::io::Result<std::os::fd::OwnedFd> {
     rustix::fs::open(path, flags | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
 }

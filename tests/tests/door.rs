@@ -1,5 +1,7 @@
 //! The door: who is let in, who is not and why, and that nobody can keep others out.
 
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test, which is its job")]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -307,7 +309,8 @@ fn a_full_disk_is_named_on_both_sides() {
     fs::create_dir(&mount).unwrap();
     let mut shell = std::process::Command::new("unshare");
     shell.args(["--mount", "--propagation", "private", "bash", "-c", script, "story"]);
-    let output = shell.arg(&mount).arg(pipebus_tests::binary("pipebusd")).arg(pipebus_tests::binary("pipebus")).output();
+    let output =
+        shell.arg(&mount).arg(pipebus_tests::binary("pipebusd")).arg(pipebus_tests::binary("pipebus")).output();
     let output = output.unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");

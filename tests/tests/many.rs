@@ -1,5 +1,7 @@
 //! Many instances at once.
 
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test, which is its job")]
+
 use pipebus_client::Delivery;
 use pipebus_tests::{DEADLINE, TestBus, soon};
 

@@ -1,5 +1,7 @@
 //! Messages go from publishers to subscribers: by pattern, in order, whole, however large.
 
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test, which is its job")]
+
 use pipebus_client::{Client, Delivery, Error, Message, Subscription};
 use pipebus_tests::{TestBus, soon};
 

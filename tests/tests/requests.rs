@@ -1,5 +1,7 @@
 //! Requests are answered once, by one server, or fail at once.
 
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test, which is its job")]
+
 use std::time::Duration;
 
 use pipebus_client::{Error, Failure};

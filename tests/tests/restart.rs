@@ -1,5 +1,7 @@
 //! Programs and brokers die at the worst moment, and the others go on.
 
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test, which is its job")]
+
 use std::process::Stdio;
 
 use pipebus_client::{Delivery, Error, GapCause, Link, Overflow};

@@ -46,7 +46,7 @@ fn the_broker_of_the_system_bus_can_do_little_harm() {
     let report = text(&output.stdout);
     let exposure = report.split("Overall exposure level for pipebusd.service:").nth(1).unwrap();
     let exposure: f64 = exposure.split_whitespace().next().unwrap().parse().unwrap();
-    println!("exposure {exposure}");
+    eprintln!("exposure {exposure}");
     assert!(exposure <= EXPOSURE_MAX, "{report}");
 }
 
@@ -95,6 +95,7 @@ fn the_system_bus_is_for_its_group_and_comes_back() {
     let broker = machine.run(&["stat", "-c", "%U", &format!("/proc/{}", root.show("MainPID"))]);
     assert_eq!(text(&broker.stdout), "pipebus\n");
     ann.deliver("system");
+    assert_broker_sees(&machine, &ann);
     let log = machine.run(&["journalctl", "--no-pager", "--unit=pipebusd.service", "--output=cat"]);
     assert!(text(&log.stdout).contains("listening"), "{log:?}");
 
@@ -114,6 +115,20 @@ fn the_system_bus_is_for_its_group_and_comes_back() {
     assert_eq!((root.show("ActiveState"), root.show("Result")), ("inactive".into(), "success".into()));
     let left = machine.run(&["find", "/run/pipebus", "-printf", "%f %u %g %m\n"]);
     assert_eq!(sorted_lines(&left.stdout), ["instances pipebus pipebus 3733", "pipebus pipebus pipebus 755"]);
+}
+
+/// Sandboxed as it is, the broker must see who a client really is.
+fn assert_broker_sees(machine: &Machine, user: &User<'_>) {
+    let uid = text(&machine.run(&["id", "-u", user.name]).stdout).trim().parse::<u32>().unwrap();
+    let subscribe = ["pipebus", "--bus", "system", "sub", "nothing", "--timeout", "60s"];
+    let _subscriber = Process::start(&mut user.command(&subscribe));
+    wait_for("the client's identity", || {
+        let instances = machine.user("root").pipebus(&["--bus", "system", "instances", "--json"]);
+        let instances: serde_json::Value = serde_json::from_slice(&instances.stdout).unwrap();
+        let known =
+            |instance: &serde_json::Value| instance["identity"]["unix"]["uid"] == uid && instance["pid"].is_u64();
+        instances.as_array().unwrap().iter().any(known).then_some(())
+    });
 }
 
 /// A machine of its own, booted by systemd in namespaces, with the pipebus package installed and two users: `ann`, who
@@ -177,9 +192,18 @@ exec /lib/systemd/systemd --system --unit=machine.target --log-target=journal --
 impl Machine {
     /// `None`, with the reason printed, where that can't be done.
     fn boot() -> Option<Machine> {
-        if !has(&["unshare", "nsenter", "setpriv", "systemctl", "journalctl", "systemd-sysusers", "/lib/systemd/systemd"]) {
+        if !has(&[
+            "unshare",
+            "nsenter",
+            "setpriv",
+            "systemctl",
+            "journalctl",
+            "systemd-sysusers",
+            "/lib/systemd/systemd",
+        ]) {
             return None;
         }
+        let programs = binary("pipebusd").parent().unwrap().to_owned();
         let cgroup = match make_cgroup() {
             Ok(cgroup) => cgroup,
             Err(reason) => return skip(&reason),
@@ -188,7 +212,7 @@ impl Machine {
         let mut unshare = Command::new("sh");
         unshare.args(["-c", r#"echo $$ > "$0/cgroup.procs" && exec setpriv --pdeathsig KILL unshare "$@""#]);
         unshare.arg(&cgroup).args(namespaces).args(["--mount-proc", "sh", "-c", INSTALL_AND_BOOT, "sh"]);
-        unshare.arg(repository()).arg(binary("pipebusd").parent().unwrap());
+        unshare.arg(repository()).arg(programs);
         let errors = tempfile::NamedTempFile::new().unwrap();
         unshare.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors.reopen().unwrap());
         let mut machine = Machine { init: Process::start(&mut unshare), cgroup, errors };
@@ -257,10 +281,12 @@ struct User<'machine> {
 }
 
 impl User<'_> {
+    /// A command that ends with the [`Process`] that it is.
     fn command(&self, arguments: &[&str]) -> Command {
         let directory = format!("XDG_RUNTIME_DIR={}", runtime_directory(self.name));
-        let become_user = ["setpriv", "--reuid", self.name, "--regid", self.name, "--init-groups", "env", &directory];
-        self.machine.command(&[&become_user[..], arguments].concat())
+        let become_user = ["setpriv", "--reuid", self.name, "--regid", self.name, "--init-groups"];
+        let surroundings = ["--pdeathsig", "KILL", "env", &directory];
+        self.machine.command(&[&become_user[..], &surroundings, arguments].concat())
     }
 
     fn systemctl(&self, arguments: &[&str]) {

@@ -57,6 +57,16 @@ enum Entry {
     },
 }
 
+impl Entry {
+    fn bytes(&self) -> usize {
+        match self {
+            Entry::Messages { span, .. } => span.bytes.len(),
+            Entry::Note(frame) | Entry::Control(frame) => frame.len(),
+            Entry::Gap { .. } => 0,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Unfinished {
     kind: Kind,
@@ -158,14 +168,22 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes what is written next, at least one entry and about `bytes_max` bytes. Returns the messages in it.
+    /// Takes what is written next: at least one frame, otherwise at most `bytes_max` bytes. Returns the messages in it.
+    ///
+    /// What is taken still counts, and can no longer be dropped for something newer: `bytes_max` should be a small part
+    /// of the queue's bound.
     pub fn take(&mut self, bytes_max: usize, batch: &mut Vec<Bytes>) -> u64 {
         let mut messages = 0;
         let mut taken = 0;
         while taken < bytes_max {
             let Some(entry) = self.entries.pop_front() else { break };
+            if taken > 0 && taken + entry.bytes() > bytes_max {
+                self.entries.push_front(entry);
+                break;
+            }
             let bytes = match entry {
                 Entry::Messages { span, overflow } => {
+                    let span = self.take_frames(span, overflow, bytes_max);
                     self.discount(span.bytes.len(), overflow);
                     messages += span.messages();
                     span.bytes
@@ -185,6 +203,22 @@ impl Queue {
         }
         self.in_flight += taken;
         messages
+    }
+
+    /// Of a span at the front, what fits; the rest goes back.
+    fn take_frames(&mut self, span: Span, overflow: Overflow, bytes_max: usize) -> Span {
+        let (fits, rest) = match span.cut(bytes_max) {
+            (None, Some(whole)) => whole.cut_after(1),
+            parts => parts,
+        };
+        match (fits, rest) {
+            (Some(span), Some(rest)) => {
+                self.entries.push_front(Entry::Messages { span: rest, overflow });
+                span
+            }
+            (Some(span), None) | (None, Some(span)) => span,
+            (None, None) => unreachable!("a span is never empty"),
+        }
     }
 
     /// The client's pipe has taken so many bytes of what was taken from the queue.

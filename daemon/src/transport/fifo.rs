@@ -179,11 +179,8 @@ impl Listener {
         let _ = fs::remove_file(&up_path);
         let _ = fs::remove_file(&down_path);
         let peer = Peer { identity: Identity::Unix { uid: up_uid }, pid: lock_holder(&up) };
-        let arrived = Arrived {
-            reader: pipe::Receiver::from_owned_fd(up)?,
-            writer: pipe::Sender::from_owned_fd(down)?,
-            peer,
-        };
+        let arrived =
+            Arrived { reader: pipe::Receiver::from_owned_fd(up)?, writer: pipe::Sender::from_owned_fd(down)?, peer };
         Ok((arrived, knock.version))
     }
 
@@ -205,7 +202,9 @@ impl Listener {
 
     /// With the spare descriptors given up, there is room to tell one client that there is none.
     fn tell_exhausted(&mut self, knock: &Knock) {
-        warn!("file descriptors have run out, so a client is turned away; raise LimitNOFILE or lower limits.instances_max");
+        warn!(
+            "file descriptors have run out, so a client is turned away; raise LimitNOFILE or lower limits.instances_max"
+        );
         self.spare.clear();
         if let Ok((arrived, _)) = self.open_pair(knock) {
             let text = "the broker has no file descriptors left; try again later";
@@ -237,9 +236,7 @@ impl Listener {
         let Ok(entries) = fs::read_dir(self.place.instances()) else { return };
         let leftovers = entries.flatten().filter(|entry| {
             let modified = entry.metadata().and_then(|facts| facts.modified());
-            modified.is_ok_and(|time| {
-                SystemTime::now().duration_since(time).is_ok_and(|age| age > LEFTOVER_AGE)
-            })
+            modified.is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > LEFTOVER_AGE))
         });
         let removed = leftovers.filter(|entry| fs::remove_file(entry.path()).is_ok()).count();
         if removed > 0 {
@@ -463,8 +460,11 @@ fn lock_holder(fd: &OwnedFd) -> Option<u32> {
 
 /// Tells a client no, if its pipe takes that at once; otherwise it will see its pipes closed.
 fn say_no(writer: &pipe::Sender, refused: Refused) {
-    let frame =
-        encode_control(&Control::Refused { regarding: Regarding::Connection, reason: refused.reason, text: refused.text });
+    let frame = encode_control(&Control::Refused {
+        regarding: Regarding::Connection,
+        reason: refused.reason,
+        text: refused.text,
+    });
     // Not through tokio, which writes nothing before it has heard that the pipe is ready.
     let _ = rustix::io::write(writer, &frame);
 }

@@ -64,7 +64,7 @@ impl Subscriber {
         assert_eq!(self.push(overflow, span), Pushed::Dropped { messages });
     }
 
-    /// Takes at least one entry into flight; nothing is read yet.
+    /// Takes at least one frame into flight; nothing is read yet.
     fn take(&mut self, bytes_max: usize) -> String {
         let mut batch = Vec::new();
         self.queue.take(bytes_max, &mut batch);
@@ -246,11 +246,21 @@ fn stalled_subscriber_loses_new_messages_until_it_moves_again() {
     subscriber.lose(Block, messages(4..=5), 2);
     subscriber.lose(Block, messages(6..=6), 1);
     assert!(subscriber.queue.stalled());
-    assert_eq!(subscriber.take(1), "m1 m2 m3");
+    assert_eq!(subscriber.take(3 * FRAME), "m1 m2 m3");
     subscriber.read(1);
     assert!(!subscriber.queue.stalled());
     assert!(matches!(subscriber.push(Block, messages(7..=7)), Pushed::Full(_)));
     subscriber.reads("gap3@1");
+}
+
+#[test]
+fn what_is_taken_is_no_more_than_asked_unless_a_single_frame_is() {
+    let mut subscriber = Subscriber::new(9 * FRAME);
+    subscriber.queue(Block, messages(1..=4));
+    subscriber.queue(Block, messages(5..=5).on(2));
+    assert_eq!(subscriber.take(3 * FRAME), "m1 m2 m3");
+    assert_eq!(subscriber.take(FRAME - 1), "m4");
+    assert_eq!(subscriber.take(FRAME), "m5@2");
 }
 
 #[test]
@@ -333,7 +343,7 @@ fn nothing_old_is_dropped_for_a_message_that_fits_in_no_case() {
     for overflow in [DropOldest, Latest] {
         let mut subscriber = Subscriber::new(3 * FRAME);
         subscriber.queue(overflow, messages(1..=3));
-        assert_eq!(subscriber.take(1), "m1 m2 m3");
+        assert_eq!(subscriber.take(3 * FRAME), "m1 m2 m3");
         subscriber.read(2 * FRAME);
         subscriber.queue(overflow, messages(4..=4));
         subscriber.lose(overflow, message(5, 2 * FRAME + 1), 1);
@@ -356,7 +366,7 @@ fn subscriber_that_drops_the_newest_keeps_what_it_has() {
     let mut subscriber = Subscriber::new(3 * FRAME);
     subscriber.lose(DropNewest, messages(1..=5), 2);
     subscriber.lose(DropNewest, messages(6..=6), 1);
-    assert_eq!(subscriber.take(1), "m1 m2 m3");
+    assert_eq!(subscriber.take(3 * FRAME), "m1 m2 m3");
     subscriber.read(FRAME);
     subscriber.queue(DropNewest, messages(7..=7));
     subscriber.reads("gap3@1 m7");
@@ -407,7 +417,7 @@ fn gap_stands_where_the_messages_would_have_been() {
     let mut subscriber = Subscriber::new(2 * FRAME);
     subscriber.queue(Block, messages(1..=2));
     subscriber.lose(DropNewest, messages(3..=3).on(2), 1);
-    assert_eq!(subscriber.take(1), "m1 m2");
+    assert_eq!(subscriber.take(2 * FRAME), "m1 m2");
     subscriber.read(2 * FRAME);
     subscriber.queue(Block, messages(4..=5));
     subscriber.lose(DropNewest, messages(6..=8).on(2), 3);
