@@ -16,7 +16,9 @@ use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::serve::Server;
 use crate::session::{Route, call, keep_connected};
-use crate::shared::{Destination, Link, Outbound, Shared, Slot};
+use crate::shared::Shared;
+use crate::shared::link::Link;
+use crate::shared::sending::{Destination, Outbound, Slot};
 use crate::subscription::Subscription;
 use crate::transport;
 

@@ -37,5 +37,5 @@ pub use pipebus_proto::control::{Failure, Identity, Overflow, Reason};
 pub use pipebus_proto::topic::{InstanceId, Topic};
 pub use pipebus_proto::wire::{decode_value, encode_value};
 pub use serve::{Request, Server};
-pub use shared::Link;
+pub use shared::link::Link;
 pub use subscription::{Delivery, Gap, GapCause, Subscription};

@@ -11,7 +11,7 @@ use crate::client::Handle;
 use crate::error::{Error, Result};
 use crate::inbox::{Inbox, Item};
 use crate::message::Message;
-use crate::shared::{Destination, Outbound};
+use crate::shared::sending::{Destination, Outbound};
 
 /// The requests to the topics that match a pattern.
 ///

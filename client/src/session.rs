@@ -20,7 +20,8 @@ use crate::error::{Error, Result};
 use crate::inbox::{Inbox, Item, message};
 use crate::message::{Message, Sender};
 use crate::reconnect::Backoff;
-use crate::shared::{Outbound, Shared};
+use crate::shared::Shared;
+use crate::shared::sending::Outbound;
 use crate::subscription::{Gap, GapCause};
 use crate::transport::Attempt;
 

@@ -1,26 +1,23 @@
 //! Instance: one client, from its Hello to its end; a read loop and a write loop, generic over what they read and write.
 
-use std::collections::HashSet;
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use pipebus_proto::control::{Control, Farewell, NAME_BYTES_MAX, Overflow, Purpose, Reason, Regarding, Welcome};
-use pipebus_proto::frame::{Call, FRAME_BYTES_MAX, HEAD_BYTES, Kind, Malformed, PROTOCOL_VERSION, Part};
-use pipebus_proto::splitter::{Span, missing, next_span};
-use pipebus_proto::topic::{InstanceId, TopicId};
-use pipebus_proto::wire::{decode_control, decode_metadata, encode_control};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use pipebus_proto::control::{Control, Farewell, Reason, Regarding, Welcome};
+use pipebus_proto::frame::FRAME_BYTES_MAX;
+use pipebus_proto::splitter::{missing, next_span};
+use pipebus_proto::wire::encode_control;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{Instrument, debug, info, info_span, trace};
+use tracing::{Instrument, info, info_span};
 
-use crate::admin;
 use crate::broker::Broker;
-use crate::core::bus::{Refused, Server, describe};
+use crate::core::bus::{Refused, describe};
 use crate::core::policy::Peer;
-use crate::core::queue::{Introductions, Pushed};
-use crate::core::routes::Route;
+use crate::handshake::{read_hello, refuse};
+use crate::inlet::{Inlet, protocol};
 use crate::outbox::{Next, Outbox};
 use crate::read_buffer::ReadBuffer;
 use crate::shutdown::{Phase, Shutdown};
@@ -28,14 +25,11 @@ use crate::shutdown::{Phase, Shutdown};
 /// Pieces in one vectored write; the kernel takes up to 1,024 (UIO_MAXIOV).
 const PIECES_MAX: usize = 256;
 
-/// What may come before Welcome: one Hello is far smaller.
-const HELLO_BYTES_MAX: usize = 512;
-
 /// How long a reader waits, once the broker shuts down or the client's other pipe is gone, for what is already there.
 const DRAIN_WAIT: Duration = Duration::from_millis(50);
 
 /// How long a client that is told to go may take to read why.
-const FAREWELL_WAIT: Duration = Duration::from_secs(1);
+pub(crate) const FAREWELL_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves one client: waits for its Hello, lets it in or says why not, and routes what it sends until it ends.
 pub(crate) async fn serve<R, W>(broker: Arc<Broker>, peer: Peer, mut reader: R, mut writer: W, shutdown: Shutdown)
@@ -64,17 +58,7 @@ where
         broker_version: env!("CARGO_PKG_VERSION").to_owned(),
         message_bytes_max: broker.config.limits().message_bytes_max,
     }));
-    let introduction = Control::SenderInfo { sender: id, identity: peer.identity.clone(), name: name.clone() };
-    let inlet = Inlet {
-        broker: broker.clone(),
-        id,
-        outbox: outbox.clone(),
-        introduction: encode_control(&introduction),
-        sequence: 0,
-        unfinished: None,
-        declared: HashSet::new(),
-        waiting: Vec::new(),
-    };
+    let inlet = Inlet::new(broker.clone(), id, outbox.clone(), &peer, &name);
     let span = info_span!("instance", id = id.0, who = describe(&peer.identity));
     async {
         info!(name, pid = peer.pid, "connected");
@@ -86,53 +70,6 @@ where
     }
     .instrument(span)
     .await;
-}
-
-async fn read_hello<R: AsyncRead + Unpin>(reader: &mut R, buffer: &mut ReadBuffer) -> Result<String, Refused> {
-    let span = loop {
-        if let Some(span) = next_span(buffer.bytes()).map_err(protocol)? {
-            break span;
-        }
-        if buffer.bytes().len() >= HELLO_BYTES_MAX {
-            return Err(Refused::new(Reason::Protocol, "the first frame is no Hello"));
-        }
-        match reader.take(HELLO_BYTES_MAX as u64).read_buf(buffer.bytes()).await {
-            Ok(1..) => {}
-            _ => return Err(Refused::new(Reason::Protocol, "the client left before its Hello")),
-        }
-    };
-    let frame = span.iter().next().filter(|frame| frame.head.kind == Kind::Control);
-    let body = frame.map(|frame| frame.body).unwrap_or_default();
-    match decode_control(&body) {
-        Ok(Control::Hello { version, .. }) if version != PROTOCOL_VERSION => Err(wrong_version(version)),
-        Ok(Control::Hello { name, .. }) => Ok(presentable(&name)),
-        _ => Err(Refused::new(Reason::Protocol, "the first frame is no Hello")),
-    }
-}
-
-/// Client and broker speak different versions.
-pub(crate) fn wrong_version(version: u16) -> Refused {
-    let text = format!(
-        "the client speaks version {version} of the protocol, the broker version {PROTOCOL_VERSION}; update the older"
-    );
-    Refused::new(Reason::Version, text)
-}
-
-/// A name that can be shown on any terminal and put into any frame.
-fn presentable(name: &str) -> String {
-    let mut short: String = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    short.truncate(short.floor_char_boundary(NAME_BYTES_MAX));
-    short
-}
-
-async fn refuse<W: AsyncWrite + Unpin>(writer: &mut W, peer: &Peer, refused: Refused) {
-    info!(who = describe(&peer.identity), pid = peer.pid, reason = %refused, "refused a client");
-    let refusal = Control::Refused { regarding: Regarding::Connection, reason: refused.reason, text: refused.text };
-    let _ = timeout(FAREWELL_WAIT, writer.write_all(&encode_control(&refusal))).await;
-}
-
-fn protocol(malformed: Malformed) -> Refused {
-    Refused::new(Reason::Protocol, malformed.to_string())
 }
 
 /// Why the read loop ended.
@@ -160,7 +97,7 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let timeout_at_shutdown = inlet.broker.config.shutdown_timeout();
+    let timeout_at_shutdown = inlet.broker().config.shutdown_timeout();
     let mut drain = shutdown.clone();
     drain.reader_done();
     let mut write = std::pin::pin!(write_loop(writer, outbox));
@@ -295,221 +232,10 @@ async fn read_loop<R: AsyncRead + Unpin>(
         };
         match read {
             Ok(bytes @ 1..) => {
-                inlet.outbox.counters.bytes_in.add(bytes as u64);
+                inlet.count_bytes(bytes);
                 drain_bytes = drain_bytes.map(|sum| sum + bytes);
             }
             _ => return Ended::Gone,
         }
     }
-}
-
-/// Where one client's frames come in.
-struct Inlet {
-    broker: Arc<Broker>,
-    id: InstanceId,
-    /// The way back to the client.
-    outbox: Arc<Outbox>,
-    /// A SenderInfo frame about the client.
-    introduction: Bytes,
-    /// The last sequence number.
-    sequence: u64,
-    unfinished: Option<Unfinished>,
-    /// What the client has declared, as far as it has been looked up.
-    declared: HashSet<(TopicId, Purpose)>,
-    /// Rests of a span that did not fit somewhere; empty between spans.
-    waiting: Vec<(Arc<Outbox>, Span, Overflow)>,
-}
-
-/// A message of which fragments are still to come.
-struct Unfinished {
-    kind: Kind,
-    topic: TopicId,
-    sequence: u64,
-    bytes: u64,
-    way: Way,
-}
-
-/// Where a message goes.
-#[derive(Clone)]
-enum Way {
-    /// To all who subscribed when it began: who comes in the middle gets none of it, who goes still gets its end.
-    Subscribers(Arc<Route<Arc<Outbox>>>),
-    /// To this server, which is to answer it.
-    Server(Arc<Outbox>, Call),
-    /// Back to the requester.
-    Requester(Arc<Outbox>, Call),
-    /// To nobody.
-    Nowhere,
-}
-
-impl Inlet {
-    /// Obeys a control frame or sends messages on their way; `false` once the client has said goodbye.
-    async fn handle(&mut self, span: Span) -> Result<bool, Refused> {
-        if span.kind == Kind::Control {
-            return Ok(self.handle_control(&span));
-        }
-        self.verify(&span).map_err(protocol)?;
-        let way = self.way(&span).await?;
-        self.outbox.counters.messages_in.add(span.messages());
-        trace!(topic = span.topic.0, frames = span.frames, bytes = span.bytes.len(), "routing");
-        match way {
-            Way::Subscribers(route) => self.publish(span, &route).await,
-            Way::Server(server, call) => self.ask(span, &server, call).await,
-            Way::Requester(requester, call) => self.reply(span, &requester, call).await,
-            Way::Nowhere => {}
-        }
-        Ok(true)
-    }
-
-    fn handle_control(&mut self, span: &Span) -> bool {
-        let body = span.iter().next().map(|frame| frame.body).unwrap_or_default();
-        let control = match decode_control(&body) {
-            Ok(control) => control,
-            Err(malformed) => {
-                // The frame is whole, so the stream goes on: only this one is refused.
-                let (reason, text) = (Reason::Protocol, malformed.to_string());
-                self.outbox.send(&Control::Refused { regarding: Regarding::Connection, reason, text });
-                return true;
-            }
-        };
-        debug!(?control, "control");
-        match control {
-            Control::Goodbye { .. } => return false,
-            Control::Retract { topic } => {
-                self.declared.retain(|(declared, _)| *declared != topic);
-            }
-            _ => {}
-        }
-        self.broker.handle_control(self.id, control);
-        true
-    }
-
-    /// Checks what the client says of itself: its id, its count, and the order of its fragments.
-    fn verify(&mut self, span: &Span) -> Result<(), Malformed> {
-        if span.sender != self.id {
-            return Err(Malformed::Sender { claimed: span.sender, own: self.id });
-        }
-        match &mut self.unfinished {
-            None if span.part.begins() => {
-                let sequence = self.sequence;
-                if span.first != sequence + 1 || span.last - span.first + 1 != u64::from(span.frames) {
-                    return Err(Malformed::Sequence { before: sequence, found: span.first });
-                }
-                self.sequence = span.last;
-                Ok(())
-            }
-            Some(message) if !span.part.begins() => {
-                let same = (message.kind, message.topic, message.sequence);
-                if same == (span.kind, span.topic, span.first) { Ok(()) } else { Err(Malformed::Fragment) }
-            }
-            _ => Err(Malformed::Fragment),
-        }
-    }
-
-    /// Where the span's message goes: decided at its beginning, kept for its fragments.
-    async fn way(&mut self, span: &Span) -> Result<Way, Refused> {
-        let max = self.broker.config.limits().message_bytes_max;
-        if let Some(message) = &mut self.unfinished {
-            message.bytes += (span.bytes.len() - HEAD_BYTES) as u64;
-            if message.bytes > max {
-                let text = format!("a message is larger than the limit of {max} bytes");
-                return Err(Refused::new(Reason::TooLarge, text));
-            }
-            let way = message.way.clone();
-            if span.part == Part::Last {
-                self.unfinished = None;
-            }
-            return Ok(way);
-        }
-        let way = match span.kind {
-            Kind::Request => self.way_of_request(span).await?,
-            Kind::Reply => self.way_of_reply(span)?,
-            Kind::Message | Kind::Control => {
-                self.check_declared(span.topic, Purpose::Publish)?;
-                self.broker.routes().get(span.topic).cloned().map_or(Way::Nowhere, Way::Subscribers)
-            }
-        };
-        if span.part == Part::First {
-            let (kind, topic, sequence) = (span.kind, span.topic, span.first);
-            let bytes = (span.bytes.len() - HEAD_BYTES) as u64;
-            self.unfinished = Some(Unfinished { kind, topic, sequence, bytes, way: way.clone() });
-        }
-        Ok(way)
-    }
-
-    async fn way_of_request(&mut self, span: &Span) -> Result<Way, Refused> {
-        self.check_declared(span.topic, Purpose::Request)?;
-        let call = call_of(span)?;
-        if call.requester != self.id {
-            return Err(protocol(Malformed::Sender { claimed: call.requester, own: self.id }));
-        }
-        match self.broker.handle_request(span.topic, call) {
-            Some(Server::Instance(_, server)) => Ok(Way::Server(server, call)),
-            Some(Server::Broker(topic)) => {
-                admin::answer(&self.broker, &topic, span.topic, call, &self.outbox).await;
-                Ok(Way::Nowhere)
-            }
-            None => Ok(Way::Nowhere),
-        }
-    }
-
-    fn way_of_reply(&self, span: &Span) -> Result<Way, Refused> {
-        let call = call_of(span)?;
-        // Nobody waits for it any more, or never has: both are the same from here, and neither harms anybody.
-        let Some(requester) = self.broker.requester(call, span.topic, self.id) else { return Ok(Way::Nowhere) };
-        if span.part == Part::First {
-            self.broker.handle_answered(call);
-        }
-        Ok(Way::Requester(requester, call))
-    }
-
-    fn check_declared(&mut self, topic: TopicId, purpose: Purpose) -> Result<(), Refused> {
-        if self.declared.contains(&(topic, purpose)) {
-            return Ok(());
-        }
-        if !self.broker.may_send(self.id, topic, purpose) {
-            let text = format!("topic id {} was not declared for that by this client", topic.0);
-            return Err(Refused::new(Reason::Protocol, text));
-        }
-        self.declared.insert((topic, purpose));
-        Ok(())
-    }
-
-    /// To every subscriber that has room at once, then to the others as they have room.
-    async fn publish(&mut self, span: Span, route: &Route<Arc<Outbox>>) {
-        let names = Introductions { topic: &route.introduction, sender: &self.introduction };
-        for target in &route.targets {
-            if let Pushed::Full(rest) = target.to.push(span.clone(), target.overflow, names) {
-                self.waiting.push((target.to.clone(), rest, target.overflow));
-            }
-        }
-        drop(span);
-        for (outbox, rest, overflow) in self.waiting.drain(..) {
-            outbox.push_waiting(rest, overflow, names).await;
-        }
-    }
-
-    async fn ask(&mut self, span: Span, server: &Outbox, call: Call) {
-        let introduction = self.broker.routes().get(span.topic).map(|route| route.introduction.clone());
-        let topic = introduction.unwrap_or_default();
-        let names = Introductions { topic: &topic, sender: &self.introduction };
-        if server.push_waiting(span, Overflow::Block, names).await > 0 {
-            self.broker.handle_unheard(call);
-        }
-    }
-
-    async fn reply(&mut self, span: Span, requester: &Outbox, call: Call) {
-        let ends = span.part == Part::Whole;
-        let names = Introductions { topic: &Bytes::new(), sender: &self.introduction };
-        requester.push_waiting(span, Overflow::Block, names).await;
-        if ends {
-            self.broker.handle_answered(call);
-        }
-    }
-}
-
-fn call_of(span: &Span) -> Result<Call, Refused> {
-    let frame = span.iter().next();
-    let metadata = frame.and_then(|frame| decode_metadata(frame.metadata()).ok());
-    metadata.and_then(|metadata| metadata.call).ok_or_else(|| protocol(Malformed::Body))
 }

@@ -17,6 +17,8 @@ mod broker;
 pub mod config;
 pub mod core;
 mod counters;
+mod handshake;
+mod inlet;
 mod instance;
 mod outbox;
 mod read_buffer;

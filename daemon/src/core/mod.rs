@@ -9,3 +9,4 @@ pub mod policy;
 pub mod queue;
 pub mod requests;
 pub mod routes;
+mod stall;

@@ -13,6 +13,8 @@ use pipebus_proto::splitter::Span;
 use pipebus_proto::topic::{InstanceId, TopicId};
 use pipebus_proto::wire::encode_control;
 
+use crate::core::stall::StallClock;
+
 /// Bytes of control frames that may wait, beside the messages: answers to what the client asked.
 pub const CONTROL_BYTES_MAX: usize = 256 * 1024;
 
@@ -37,7 +39,7 @@ pub struct Queue {
     senders_told: HashSet<InstanceId>,
     /// Of each sender: the message whose beginning was taken and whose other fragments are to follow.
     unfinished: BTreeMap<InstanceId, Unfinished>,
-    progress: Progress,
+    stall: StallClock,
     dropped: u64,
 }
 
@@ -72,17 +74,6 @@ struct Unfinished {
     kind: Kind,
     topic: TopicId,
     sequence: u64,
-}
-
-/// Since when the instance has taken nothing of what there is for it.
-#[derive(Debug)]
-struct Progress {
-    since: Instant,
-    /// Whether `since` means anything: there are messages for it. Answers alone don't count, and nobody says when they
-    /// come.
-    running: bool,
-    stall_timeout: Duration,
-    stalled: bool,
 }
 
 /// What became of a span that was pushed.
@@ -124,17 +115,14 @@ impl Queue {
             topics_told: HashSet::new(),
             senders_told: HashSet::new(),
             unfinished: BTreeMap::new(),
-            progress: Progress { since: now, running: false, stall_timeout, stalled: false },
+            stall: StallClock::new(stall_timeout, now),
             dropped: 0,
         }
     }
 
     /// Takes a span, or as much of it as its overflow policy lets it.
     pub fn push(&mut self, span: Span, overflow: Overflow, names: Introductions<'_>, now: Instant) -> Pushed {
-        if self.is_idle() || !self.progress.running {
-            self.progress.since = now;
-            self.progress.running = true;
-        }
+        self.stall.run(self.is_idle(), now);
         if !span.part.begins() {
             return self.push_fragment(span, overflow, now);
         }
@@ -144,7 +132,7 @@ impl Queue {
         }
         let Some(rest) = rest else { return Pushed::Queued };
         match overflow {
-            Overflow::Block if !self.is_stalled(now) => Pushed::Full(rest),
+            Overflow::Block if !self.stall.notice(now) => Pushed::Full(rest),
             Overflow::Block | Overflow::DropNewest => self.drop_newest(&rest),
             Overflow::DropOldest | Overflow::Latest if !self.can_make_room(newest_frame_bytes(&rest)) => {
                 self.drop_newest(&rest)
@@ -224,9 +212,7 @@ impl Queue {
     /// The client's pipe has taken so many bytes of what was taken from the queue.
     pub fn written(&mut self, bytes: usize, now: Instant) {
         self.in_flight -= bytes.min(self.in_flight);
-        self.progress.since = now;
-        self.progress.running &= !self.is_idle();
-        self.progress.stalled = false;
+        self.stall.progress(self.is_idle(), now);
     }
 
     /// The topic will not be seen again: tells the client, if it was told of the topic.
@@ -254,17 +240,17 @@ impl Queue {
 
     /// When a `block` subscriber that takes nothing from now on counts as stalled.
     pub fn stall_deadline(&self) -> Instant {
-        self.progress.since + self.progress.stall_timeout
+        self.stall.deadline()
     }
 
     /// Lets the stall time-out begin anew, for time in which the client could not have been served.
     pub fn forgive(&mut self, now: Instant) {
-        self.progress.since = now;
+        self.stall.forgive(now);
     }
 
     /// Whether the instance has taken nothing for the stall time-out.
     pub fn stalled(&self) -> bool {
-        self.progress.stalled
+        self.stall.is_stalled()
     }
 
     /// Throws away all that waits. What is in flight still counts.
@@ -367,20 +353,12 @@ impl Queue {
         self.entries.insert(at, Entry::Note(frame));
     }
 
-    /// Notices a stall, besides answering.
-    fn is_stalled(&mut self, now: Instant) -> bool {
-        if now >= self.stall_deadline() {
-            self.progress.stalled = true;
-        }
-        self.progress.stalled
-    }
-
     /// A fragment goes the way of its message's first.
     fn push_fragment(&mut self, span: Span, overflow: Overflow, now: Instant) -> Pushed {
         let before = self.dropped;
         if self.passes(&span) && !self.fits(&span) {
             match overflow {
-                Overflow::Block if !self.is_stalled(now) => return Pushed::Full(span),
+                Overflow::Block if !self.stall.notice(now) => return Pushed::Full(span),
                 Overflow::Disconnect => return Pushed::Disconnect,
                 // What is oldest may be this very message.
                 Overflow::DropOldest | Overflow::Latest if self.can_make_room(span.bytes.len()) => {

@@ -4,34 +4,31 @@
 //! client makes its own two FIFOs, and their owner is the client's identity. The steps and their order are in
 //! `proto/PROTOCOL.md`, "Rendezvous".
 
+mod directory;
+
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use pipebus_proto::control::{Control, Identity, Reason, Regarding};
 use pipebus_proto::frame::PROTOCOL_VERSION;
 use pipebus_proto::knock::{Knock, KnockFinder};
 use pipebus_proto::place::{Place, Surroundings};
-use pipebus_proto::trust;
 use pipebus_proto::wire::encode_control;
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, Resource, Rlimit};
 use tokio::net::unix::pipe;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
+use self::directory::{BusDirectory, LEFTOVER_AGE, failed};
 use super::{Access, BindError};
 use crate::core::bus::Refused;
 use crate::core::policy::Peer;
-use crate::instance::wrong_version;
-
-/// An instance's FIFO that is older than this and still has a name belongs to no living attempt to connect: clients
-/// wait for at most a minute.
-const LEFTOVER_AGE: Duration = Duration::from_secs(150);
+use crate::handshake::wrong_version;
 
 /// How often garbage at the door is logged at most.
 const GARBAGE_WARNING_INTERVAL: Duration = Duration::from_secs(10);
@@ -62,20 +59,16 @@ pub(crate) struct Arrived {
 
 /// The broker's end of the door.
 pub(crate) struct Listener {
-    place: Place,
     door: pipe::Receiver,
     finder: KnockFinder,
-    /// The group that clients' FIFOs inherit.
-    gid: u32,
     /// Given up when file descriptors run out, so that one more client can be told so.
     spare: VecDeque<File>,
+    /// When leftovers were last swept.
     swept: tokio::time::Instant,
     /// When garbage at the door was last logged.
     warned: Option<tokio::time::Instant>,
-    /// Removed again at the end.
-    made: Vec<PathBuf>,
-    /// Holds the lock as long as it is open.
-    _lock: File,
+    /// The last to go: with it goes the lock.
+    directory: BusDirectory,
 }
 
 impl Listener {
@@ -87,43 +80,21 @@ impl Listener {
         group: &str,
         inherited: Option<Inherited>,
     ) -> Result<Listener, BindError> {
-        let mut made = Vec::new();
-        let directory = place.directory();
-        if make_directory(directory, access)? {
-            made.push(directory.to_owned());
-        }
-        trust::check(&facts(directory)?, rustix::process::geteuid().as_raw())?;
-        let (lock, lock_path) = lock(place)?;
-        made.push(lock_path);
-        let instances = place.instances();
-        if make_instances(&instances)? {
-            made.push(instances.clone());
-        }
-        let gid = fs::metadata(&instances).map_err(failed("read", &instances))?.gid();
+        let mut directory = BusDirectory::take(place, access)?;
         let door = match inherited {
-            Some(fd) => {
-                made = vec![place.lock()];
-                check_inherited(fd, &place.door())?
-            }
-            None => {
-                made.push(place.door());
-                own_door(&place.door(), access, group)?
-            }
+            Some(fd) => directory.inherit_door(fd)?,
+            None => directory.make_door(access, group)?,
         };
         let door = pipe::Receiver::from_owned_fd(door).map_err(failed("listen on", &place.door()))?;
         let mut listener = Listener {
-            place: place.clone(),
             door,
             finder: KnockFinder::default(),
-            gid,
             spare: VecDeque::new(),
             swept: tokio::time::Instant::now(),
             warned: None,
-            made,
-            _lock: lock,
+            directory,
         };
         listener.keep_spare();
-        listener.sweep();
         Ok(listener)
     }
 
@@ -141,7 +112,8 @@ impl Listener {
             }
             self.warn_of_garbage();
             if self.swept.elapsed() >= LEFTOVER_AGE {
-                self.sweep();
+                self.swept = tokio::time::Instant::now();
+                self.directory.sweep();
             }
             self.door.readable().await?;
             let mut bytes = vec![0; DOOR_BYTES];
@@ -169,7 +141,7 @@ impl Listener {
     }
 
     fn open_pair(&self, knock: &Knock) -> Result<(Arrived, u16), Unfit> {
-        let (up_path, down_path) = (self.place.up(&knock.id), self.place.down(&knock.id));
+        let (up_path, down_path) = (self.directory.place().up(&knock.id), self.directory.place().down(&knock.id));
         let down = open_fifo(&down_path, OFlags::WRONLY)?;
         let up = open_fifo(&up_path, OFlags::RDONLY)?;
         let (down_uid, up_uid) = (self.check(&down)?, self.check(&up)?);
@@ -193,7 +165,7 @@ impl Listener {
         if facts.st_nlink != 1 {
             return Err(Unfit::Links);
         }
-        let of_group = facts.st_mode & 0o070 != 0 && facts.st_gid != self.gid;
+        let of_group = facts.st_mode & 0o070 != 0 && facts.st_gid != self.directory.gid();
         if facts.st_mode & 0o007 != 0 || of_group {
             return Err(Unfit::Mode(facts.st_mode & 0o7777));
         }
@@ -229,39 +201,14 @@ impl Listener {
     fn keep_spare(&mut self) {
         self.spare.extend((0..4).filter_map(|_| File::open("/dev/null").ok()));
     }
-
-    /// Removes FIFOs of clients that died before they were let in.
-    fn sweep(&mut self) {
-        self.swept = tokio::time::Instant::now();
-        let Ok(entries) = fs::read_dir(self.place.instances()) else { return };
-        let leftovers = entries.flatten().filter(|entry| {
-            let modified = entry.metadata().and_then(|facts| facts.modified());
-            modified.is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > LEFTOVER_AGE))
-        });
-        let removed = leftovers.filter(|entry| fs::remove_file(entry.path()).is_ok()).count();
-        if removed > 0 {
-            info!(removed, "swept FIFOs that clients left behind");
-        }
-    }
 }
 
 impl Drop for Listener {
-    /// Removes what it made, as long as the lock is held: another broker may come at once after. To that one, knocks
-    /// are given back that have been read and not answered, if it will have the same door.
+    /// If the next broker will have the same door, it is given back the knocks that have been read and not answered.
     fn drop(&mut self) {
-        if !self.made.contains(&self.place.door()) {
+        if self.directory.leaves_door() {
             while let Some(knock) = self.finder.next_knock() {
                 let _ = rustix::io::write(&self.door, &knock.encode());
-            }
-        }
-        if self.made.contains(&self.place.instances()) {
-            let entries = fs::read_dir(self.place.instances()).into_iter().flatten().flatten();
-            entries.for_each(|entry| drop(fs::remove_file(entry.path())));
-        }
-        for path in self.made.iter().rev() {
-            let removed = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
-            if let Err(error) = removed {
-                debug!(path = %path.display(), %error, "could not be removed");
             }
         }
     }
@@ -313,140 +260,6 @@ pub fn raise_open_files() -> Option<u64> {
     rustix::process::getrlimit(Resource::Nofile).current
 }
 
-fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BindError {
-    let path = path.to_owned();
-    move |source| BindError::System { doing, path, source }
-}
-
-/// Whether the directory had to be made.
-fn make_directory(path: &Path, access: &Access) -> Result<bool, BindError> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(failed("make", parent))?;
-    }
-    let mode = if *access == Access::Owner { 0o700 } else { 0o755 };
-    match fs::DirBuilder::new().mode(mode).create(path) {
-        Ok(()) => {
-            // Whatever the umask took away.
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("chmod", path))?;
-            Ok(true)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(failed("make", path)(error)),
-    }
-}
-
-/// What is known of the bus's directory and all above it.
-fn facts(directory: &Path) -> Result<Vec<trust::Directory>, BindError> {
-    trust::ancestry(directory, |path| {
-        let facts = fs::symlink_metadata(path)?;
-        Ok((facts.is_dir(), facts.uid(), facts.mode()))
-    })
-    .map_err(failed("examine", directory))
-}
-
-/// Takes the bus, or says who has it.
-fn lock(place: &Place) -> Result<(File, PathBuf), BindError> {
-    let path = place.lock();
-    loop {
-        let mut file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0))
-            .open(&path)
-            .map_err(failed("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = (&file).take(32).read_to_string(&mut holder);
-                let path = place.directory().to_owned();
-                return Err(BindError::Taken { path, holder: holder.trim().to_owned() });
-            }
-            Err(fs::TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
-        }
-        // A broker that just ended may have removed the file between our opening and our locking it.
-        let still_there = fs::metadata(&path).is_ok_and(|named| file.metadata().is_ok_and(|f| f.ino() == named.ino()));
-        if still_there {
-            let pid = std::process::id().to_string();
-            let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(pid.as_bytes()));
-            written.map_err(failed("write", &path))?;
-            return Ok((file, path));
-        }
-    }
-}
-
-/// Where clients make their FIFOs: writable but not listable, sticky, and its group is the group of what is made in it.
-fn make_instances(path: &Path) -> Result<bool, BindError> {
-    let made = match fs::create_dir(path) {
-        Ok(()) => true,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-        Err(error) => return Err(failed("make", path)(error)),
-    };
-    let facts = fs::symlink_metadata(path).map_err(failed("examine", path))?;
-    if !facts.is_dir() {
-        return Err(trust::Distrust::NoDirectory { path: path.to_owned() }.into());
-    }
-    if facts.mode() & 0o7777 != 0o3733 {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o3733)).map_err(failed("chmod", path))?;
-    }
-    Ok(made)
-}
-
-/// The door that this broker makes, or that a broker which was killed left behind.
-fn own_door(path: &Path, access: &Access, group: &str) -> Result<OwnedFd, BindError> {
-    match rustix::fs::mkfifoat(CWD, path, Mode::from_raw_mode(0o600)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(failed("make", path)(errno.into())),
-    }
-    let facts = fs::symlink_metadata(path).map_err(failed("examine", path))?;
-    if !facts.file_type().is_fifo() {
-        return Err(BindError::NotFifo { path: path.to_owned() });
-    }
-    // Read and write, so that the last client's leaving is no end of file.
-    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let door = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| failed("open", path)(e.into()))?;
-    let mode = match access {
-        Access::Owner => 0o600,
-        Access::Group => 0o620,
-        Access::Everyone => 0o622,
-    };
-    if *access == Access::Group {
-        let gid = group_id(group)?;
-        let chown = rustix::fs::fchown(&door, None, Some(rustix::fs::Gid::from_raw(gid)));
-        chown.map_err(|e| failed("give to its group", path)(e.into()))?;
-    }
-    rustix::fs::fchmod(&door, Mode::from_raw_mode(mode)).map_err(|e| failed("chmod", path)(e.into()))?;
-    Ok(door)
-}
-
-/// Whether this is the FIFO on which clients of this bus knock, and nobody else can read what they say.
-fn check_inherited(fd: OwnedFd, path: &Path) -> Result<OwnedFd, BindError> {
-    let facts = rustix::fs::fstat(&fd).map_err(|e| failed("examine", path)(e.into()))?;
-    if FileType::from_raw_mode(facts.st_mode) != FileType::Fifo {
-        return Err(BindError::NotFifo { path: path.to_owned() });
-    }
-    let named = fs::symlink_metadata(path).map_err(failed("examine", path))?;
-    if (named.dev(), named.ino()) != (facts.st_dev, facts.st_ino) {
-        let error = io::Error::other("systemd handed over another FIFO; let ListenFIFO= name this one");
-        return Err(failed("listen on", path)(error));
-    }
-    if facts.st_mode & 0o044 != 0 {
-        let mode = format!("{:04o}", facts.st_mode & 0o7777);
-        warn!(mode, "others can read the door, and so take knocks away; set SocketMode=");
-    }
-    Ok(fd)
-}
-
-fn group_id(name: &str) -> Result<u32, BindError> {
-    match nix::unistd::Group::from_name(name) {
-        Ok(Some(group)) => Ok(group.gid.as_raw()),
-        _ => Err(BindError::NoGroup(name.to_owned())),
-    }
-}
-
 fn open_fifo(path: &Path, access: OFlags) -> Result<OwnedFd, Unfit> {
     let flags = access | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
@@ -477,6 +290,8 @@ fn is_exhaustion(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use pipebus_proto::knock::KnockId;
+    use rustix::fs::CWD;
+    use std::os::unix::fs::DirBuilderExt;
 
     /// A bus whose door somebody else made, and that door.
     fn held_bus(root: &Path) -> (Place, OwnedFd) {

@@ -1,0 +1,232 @@
+//! Sending: how a message gets from the app to what waits to be written, and what it may have to wait for.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+use pipebus_proto::control::{Control, Purpose, Regarding};
+use pipebus_proto::frame::{Call, Flags, Kind, Metadata};
+use pipebus_proto::topic::{InstanceId, Topic, TopicId};
+use tokio::sync::oneshot;
+
+use super::{Phase, Question, Shared, State};
+use crate::error::{Error, Result};
+use crate::outgoing::Draft;
+
+/// Topics that stay declared though nobody holds a publisher for them.
+const IDLE_TOPICS_MAX: usize = 1024;
+
+/// A topic to send to, and its ids in this connection, by purpose; 0 while not declared.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) topic: Topic,
+    /// Read and changed under the lock only.
+    ids: [AtomicU32; 2],
+}
+
+impl Slot {
+    fn id(&self, purpose: Purpose) -> Option<TopicId> {
+        Some(self.ids[purpose as usize].load(Ordering::Relaxed)).filter(|id| *id != 0).map(TopicId)
+    }
+
+    /// The broker's answer.
+    pub(super) fn remember(&self, purpose: Purpose, id: TopicId) {
+        self.ids[purpose as usize].store(id.0, Ordering::Relaxed);
+    }
+
+    /// Ids are the connection's.
+    pub(super) fn forget(&self) {
+        self.ids.iter().for_each(|id| id.store(0, Ordering::Relaxed));
+    }
+}
+
+/// Where a message is to go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Destination<'a> {
+    /// To a topic.
+    Topic(&'a Arc<Slot>),
+    /// Back to who asked, as long as the connection is the one it asked on.
+    Reply { topic: TopicId, connection: u64 },
+}
+
+/// What has to be there before a message can be sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Lacking {
+    Connection,
+    Declaration,
+    Room,
+}
+
+/// A message of the app's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outbound<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) flags: Flags,
+    pub(crate) headers: &'a [(String, String)],
+    /// Of a reply: which request. Of a request: its correlation; the requester is filled in.
+    pub(crate) call: Option<Call>,
+    pub(crate) payload: &'a Bytes,
+}
+
+impl Outbound<'_> {
+    fn purpose(&self) -> Purpose {
+        if self.kind == Kind::Request { Purpose::Request } else { Purpose::Publish }
+    }
+
+    fn metadata(&self, client: InstanceId) -> Result<Vec<u8>> {
+        if self.headers.is_empty() && self.call.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut call = self.call;
+        if self.kind == Kind::Request
+            && let Some(call) = &mut call
+        {
+            call.requester = client;
+        }
+        let metadata = Metadata { call, headers: self.headers.to_vec() };
+        pipebus_proto::wire::encode_metadata(&metadata).ok_or(Error::Headers)
+    }
+}
+
+impl Shared {
+    /// The slot of a topic.
+    pub(crate) fn slot(&self, topic: &str) -> Result<Arc<Slot>> {
+        let mut state = self.lock();
+        if let Some(slot) = state.slots.get(topic) {
+            return Ok(slot.clone());
+        }
+        let topic = Topic::new(topic)?;
+        if state.slots.len() >= IDLE_TOPICS_MAX {
+            state.retract_idle();
+        }
+        let slot = Arc::new(Slot { topic: topic.clone(), ids: Default::default() });
+        state.slots.insert(topic, slot.clone());
+        Ok(slot)
+    }
+
+    /// Sends a message, once there is a connection, an id for its topic, and room.
+    ///
+    /// # Cancel safety
+    /// Nothing is sent unless it returns.
+    pub(crate) async fn send(&self, destination: Destination<'_>, outbound: Outbound<'_>) -> Result<()> {
+        loop {
+            // Mostly nothing is lacking, and getting ready to wait costs more than sending.
+            let Err(lacking) = self.try_send(destination, outbound)? else { return Ok(()) };
+            if let (Lacking::Declaration, Destination::Topic(slot)) = (lacking, destination) {
+                self.declare(slot, outbound.purpose()).await?;
+                continue;
+            }
+            let mut room = pin!(self.room.notified());
+            room.as_mut().enable();
+            // What was lacking may have come before anybody could be told.
+            match self.try_send(destination, outbound)? {
+                Ok(()) => return Ok(()),
+                Err(Lacking::Declaration) => {}
+                Err(Lacking::Connection | Lacking::Room) => room.await,
+            }
+        }
+    }
+
+    /// Sends a message if nothing has to be waited for; otherwise says what is lacking.
+    pub(crate) fn try_send(
+        &self,
+        destination: Destination<'_>,
+        outbound: Outbound<'_>,
+    ) -> Result<std::result::Result<(), Lacking>> {
+        let tried = self.lock().try_send(destination, outbound)?;
+        Ok(tried.map(|ring| self.ring(ring)))
+    }
+
+    /// Answers a request however much waits already: a short answer that must not be forgotten.
+    pub(crate) fn reply_now(&self, topic: TopicId, connection: u64, outbound: Outbound<'_>) {
+        let mut state = self.lock();
+        let Phase::Up { client, .. } = state.phase else { return };
+        if state.connection != connection {
+            return;
+        }
+        if let Ok(metadata) = outbound.metadata(client) {
+            state.append(topic, client, &metadata, outbound);
+            drop(state);
+            self.work.notify_one();
+        }
+    }
+
+    /// Asks the broker for a topic's id. If the connection is lost meanwhile, the caller meets that next.
+    async fn declare(&self, slot: &Arc<Slot>, purpose: Purpose) -> Result<()> {
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            let token = state.number();
+            let question = Question { answer, slot: Some((slot.clone(), purpose)) };
+            state.questions.insert(Regarding::Declare(token), question);
+            state.outgoing.push_control(&Control::Declare { token, topic: slot.topic.to_string(), purpose });
+        }
+        self.work.notify_one();
+        let _awaiting = self.awaiting_answer();
+        match answered.await {
+            Ok(Err(Error::Disconnected)) | Err(_) => Ok(()),
+            Ok(answer) => answer,
+        }
+    }
+
+    fn ring(&self, ring: bool) {
+        if ring {
+            self.work.notify_one();
+        }
+    }
+}
+
+impl State {
+    /// Appends a message if it can go now; then says whether the writer is to be rung.
+    fn try_send(
+        &mut self,
+        destination: Destination<'_>,
+        outbound: Outbound<'_>,
+    ) -> Result<std::result::Result<bool, Lacking>> {
+        let (client, max) = match &self.phase {
+            Phase::Up { client, message_bytes_max } => (*client, *message_bytes_max),
+            Phase::Down => match destination {
+                Destination::Topic(_) => return Ok(Err(Lacking::Connection)),
+                Destination::Reply { .. } => return Err(Error::Disconnected),
+            },
+            Phase::Closing => return Err(Error::Closed),
+            Phase::Closed(error) => return Err(error.clone()),
+        };
+        let topic = match destination {
+            Destination::Topic(slot) => match slot.id(outbound.purpose()) {
+                Some(id) => id,
+                None => return Ok(Err(Lacking::Declaration)),
+            },
+            Destination::Reply { topic, connection } if connection == self.connection => topic,
+            Destination::Reply { .. } => return Err(Error::Disconnected),
+        };
+        if !self.outgoing.has_room() {
+            return Ok(Err(Lacking::Room));
+        }
+        let metadata = outbound.metadata(client)?;
+        let bytes = (metadata.len() + outbound.payload.len()) as u64;
+        if bytes > max {
+            return Err(Error::TooLarge { bytes, max });
+        }
+        self.append(topic, client, &metadata, outbound);
+        Ok(Ok(std::mem::take(&mut self.writer_idle)))
+    }
+
+    fn append(&mut self, topic: TopicId, sender: InstanceId, metadata: &[u8], outbound: Outbound<'_>) {
+        let Outbound { kind, flags, payload, .. } = outbound;
+        self.outgoing.push(&Draft { kind, flags, topic, sender, metadata, payload });
+    }
+
+    /// Retracts the topics that nobody holds a handle of.
+    fn retract_idle(&mut self) {
+        let outgoing = &mut self.outgoing;
+        self.slots.retain(|_, slot| {
+            let held = Arc::strong_count(slot) > 1;
+            if !held && let Some(topic) = slot.id(Purpose::Publish).or(slot.id(Purpose::Request)) {
+                outgoing.push_control(&Control::Retract { topic });
+            }
+            held
+        });
+    }
+}

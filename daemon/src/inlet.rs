@@ -1,0 +1,259 @@
+//! Inlet: where one client's frames come in, are held against what the client may say, and go their way.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pipebus_proto::control::{Control, Overflow, Purpose, Reason, Regarding};
+use pipebus_proto::frame::{Call, HEAD_BYTES, Kind, Malformed, Part};
+use pipebus_proto::splitter::Span;
+use pipebus_proto::topic::{InstanceId, TopicId};
+use pipebus_proto::wire::{decode_control, decode_metadata, encode_control};
+use tracing::{debug, trace};
+
+use crate::admin;
+use crate::broker::Broker;
+use crate::core::bus::{Refused, Server};
+use crate::core::policy::Peer;
+use crate::core::queue::{Introductions, Pushed};
+use crate::core::routes::Route;
+use crate::outbox::Outbox;
+
+/// Where one client's frames come in.
+pub(crate) struct Inlet {
+    broker: Arc<Broker>,
+    id: InstanceId,
+    /// The way back to the client.
+    outbox: Arc<Outbox>,
+    /// A SenderInfo frame about the client.
+    introduction: Bytes,
+    /// The last sequence number.
+    sequence: u64,
+    unfinished: Option<Unfinished>,
+    /// What the client has declared, as far as it has been looked up.
+    declared: HashSet<(TopicId, Purpose)>,
+    /// Rests of a span that did not fit somewhere; empty between spans.
+    waiting: Vec<(Arc<Outbox>, Span, Overflow)>,
+}
+
+/// A message of which fragments are still to come.
+struct Unfinished {
+    kind: Kind,
+    topic: TopicId,
+    sequence: u64,
+    bytes: u64,
+    way: Way,
+}
+
+/// Where a message goes.
+#[derive(Clone)]
+enum Way {
+    /// To all who subscribed when it began: who comes in the middle gets none of it, who goes still gets its end.
+    Subscribers(Arc<Route<Arc<Outbox>>>),
+    /// To this server, which is to answer it.
+    Server(Arc<Outbox>, Call),
+    /// Back to the requester.
+    Requester(Arc<Outbox>, Call),
+    /// To nobody.
+    Nowhere,
+}
+
+impl Inlet {
+    pub(crate) fn new(broker: Arc<Broker>, id: InstanceId, outbox: Arc<Outbox>, peer: &Peer, name: &str) -> Inlet {
+        let introduction = Control::SenderInfo { sender: id, identity: peer.identity.clone(), name: name.to_owned() };
+        Inlet {
+            broker,
+            id,
+            outbox,
+            introduction: encode_control(&introduction),
+            sequence: 0,
+            unfinished: None,
+            declared: HashSet::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    pub(crate) fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// So many bytes have been read from the client.
+    pub(crate) fn count_bytes(&self, bytes: usize) {
+        self.outbox.counters.bytes_in.add(bytes as u64);
+    }
+
+    /// Obeys a control frame or sends messages on their way; `false` once the client has said goodbye.
+    pub(crate) async fn handle(&mut self, span: Span) -> Result<bool, Refused> {
+        if span.kind == Kind::Control {
+            return Ok(self.handle_control(&span));
+        }
+        self.verify(&span).map_err(protocol)?;
+        let way = self.way(&span).await?;
+        self.outbox.counters.messages_in.add(span.messages());
+        trace!(topic = span.topic.0, frames = span.frames, bytes = span.bytes.len(), "routing");
+        match way {
+            Way::Subscribers(route) => self.publish(span, &route).await,
+            Way::Server(server, call) => self.ask(span, &server, call).await,
+            Way::Requester(requester, call) => self.reply(span, &requester, call).await,
+            Way::Nowhere => {}
+        }
+        Ok(true)
+    }
+
+    fn handle_control(&mut self, span: &Span) -> bool {
+        let body = span.iter().next().map(|frame| frame.body).unwrap_or_default();
+        let control = match decode_control(&body) {
+            Ok(control) => control,
+            Err(malformed) => {
+                // The frame is whole, so the stream goes on: only this one is refused.
+                let (reason, text) = (Reason::Protocol, malformed.to_string());
+                self.outbox.send(&Control::Refused { regarding: Regarding::Connection, reason, text });
+                return true;
+            }
+        };
+        debug!(?control, "control");
+        match control {
+            Control::Goodbye { .. } => return false,
+            Control::Retract { topic } => {
+                self.declared.retain(|(declared, _)| *declared != topic);
+            }
+            _ => {}
+        }
+        self.broker.handle_control(self.id, control);
+        true
+    }
+
+    /// Checks what the client says of itself: its id, its count, and the order of its fragments.
+    fn verify(&mut self, span: &Span) -> Result<(), Malformed> {
+        if span.sender != self.id {
+            return Err(Malformed::Sender { claimed: span.sender, own: self.id });
+        }
+        match &mut self.unfinished {
+            None if span.part.begins() => {
+                let sequence = self.sequence;
+                if span.first != sequence + 1 || span.last - span.first + 1 != u64::from(span.frames) {
+                    return Err(Malformed::Sequence { before: sequence, found: span.first });
+                }
+                self.sequence = span.last;
+                Ok(())
+            }
+            Some(message) if !span.part.begins() => {
+                let same = (message.kind, message.topic, message.sequence);
+                if same == (span.kind, span.topic, span.first) { Ok(()) } else { Err(Malformed::Fragment) }
+            }
+            _ => Err(Malformed::Fragment),
+        }
+    }
+
+    /// Where the span's message goes: decided at its beginning, kept for its fragments.
+    async fn way(&mut self, span: &Span) -> Result<Way, Refused> {
+        let max = self.broker.config.limits().message_bytes_max;
+        if let Some(message) = &mut self.unfinished {
+            message.bytes += (span.bytes.len() - HEAD_BYTES) as u64;
+            if message.bytes > max {
+                let text = format!("a message is larger than the limit of {max} bytes");
+                return Err(Refused::new(Reason::TooLarge, text));
+            }
+            let way = message.way.clone();
+            if span.part == Part::Last {
+                self.unfinished = None;
+            }
+            return Ok(way);
+        }
+        let way = match span.kind {
+            Kind::Request => self.way_of_request(span).await?,
+            Kind::Reply => self.way_of_reply(span)?,
+            Kind::Message | Kind::Control => {
+                self.check_declared(span.topic, Purpose::Publish)?;
+                self.broker.routes().get(span.topic).cloned().map_or(Way::Nowhere, Way::Subscribers)
+            }
+        };
+        if span.part == Part::First {
+            let (kind, topic, sequence) = (span.kind, span.topic, span.first);
+            let bytes = (span.bytes.len() - HEAD_BYTES) as u64;
+            self.unfinished = Some(Unfinished { kind, topic, sequence, bytes, way: way.clone() });
+        }
+        Ok(way)
+    }
+
+    async fn way_of_request(&mut self, span: &Span) -> Result<Way, Refused> {
+        self.check_declared(span.topic, Purpose::Request)?;
+        let call = call_of(span)?;
+        if call.requester != self.id {
+            return Err(protocol(Malformed::Sender { claimed: call.requester, own: self.id }));
+        }
+        match self.broker.handle_request(span.topic, call) {
+            Some(Server::Instance(_, server)) => Ok(Way::Server(server, call)),
+            Some(Server::Broker(topic)) => {
+                admin::answer(&self.broker, &topic, span.topic, call, &self.outbox).await;
+                Ok(Way::Nowhere)
+            }
+            None => Ok(Way::Nowhere),
+        }
+    }
+
+    fn way_of_reply(&self, span: &Span) -> Result<Way, Refused> {
+        let call = call_of(span)?;
+        // Nobody waits for it any more, or never has: both are the same from here, and neither harms anybody.
+        let Some(requester) = self.broker.requester(call, span.topic, self.id) else { return Ok(Way::Nowhere) };
+        if span.part == Part::First {
+            self.broker.handle_answered(call);
+        }
+        Ok(Way::Requester(requester, call))
+    }
+
+    fn check_declared(&mut self, topic: TopicId, purpose: Purpose) -> Result<(), Refused> {
+        if self.declared.contains(&(topic, purpose)) {
+            return Ok(());
+        }
+        if !self.broker.may_send(self.id, topic, purpose) {
+            let text = format!("topic id {} was not declared for that by this client", topic.0);
+            return Err(Refused::new(Reason::Protocol, text));
+        }
+        self.declared.insert((topic, purpose));
+        Ok(())
+    }
+
+    /// To every subscriber that has room at once, then to the others as they have room.
+    async fn publish(&mut self, span: Span, route: &Route<Arc<Outbox>>) {
+        let names = Introductions { topic: &route.introduction, sender: &self.introduction };
+        for target in &route.targets {
+            if let Pushed::Full(rest) = target.to.push(span.clone(), target.overflow, names) {
+                self.waiting.push((target.to.clone(), rest, target.overflow));
+            }
+        }
+        drop(span);
+        for (outbox, rest, overflow) in self.waiting.drain(..) {
+            outbox.push_waiting(rest, overflow, names).await;
+        }
+    }
+
+    async fn ask(&mut self, span: Span, server: &Outbox, call: Call) {
+        let introduction = self.broker.routes().get(span.topic).map(|route| route.introduction.clone());
+        let topic = introduction.unwrap_or_default();
+        let names = Introductions { topic: &topic, sender: &self.introduction };
+        if server.push_waiting(span, Overflow::Block, names).await > 0 {
+            self.broker.handle_unheard(call);
+        }
+    }
+
+    async fn reply(&mut self, span: Span, requester: &Outbox, call: Call) {
+        let ends = span.part == Part::Whole;
+        let names = Introductions { topic: &Bytes::new(), sender: &self.introduction };
+        requester.push_waiting(span, Overflow::Block, names).await;
+        if ends {
+            self.broker.handle_answered(call);
+        }
+    }
+}
+
+fn call_of(span: &Span) -> Result<Call, Refused> {
+    let frame = span.iter().next();
+    let metadata = frame.and_then(|frame| decode_metadata(frame.metadata()).ok());
+    metadata.and_then(|metadata| metadata.call).ok_or_else(|| protocol(Malformed::Body))
+}
+
+/// The client broke the protocol.
+pub(crate) fn protocol(malformed: Malformed) -> Refused {
+    Refused::new(Reason::Protocol, malformed.to_string())
+}
