@@ -69,9 +69,14 @@ impl Inbox {
         self.active.load(Ordering::Acquire)
     }
 
-    /// Messages are for this inbox from now on; returns whether they were before.
-    pub(crate) fn activate(&self) -> bool {
-        self.active.swap(true, Ordering::AcqRel)
+    /// Messages are for this inbox from now on.
+    pub(crate) fn activate(&self) {
+        self.active.store(true, Ordering::Release);
+    }
+
+    /// Not until the broker confirms the subscription anew: the gap comes before what is published after it.
+    pub(crate) fn deactivate(&self) {
+        self.active.store(false, Ordering::Release);
     }
 
     /// Adds what arrived, whatever waits already: it has been read. See [`Inbox::wait_for_room`].

@@ -59,6 +59,7 @@ impl Shared {
         state.in_doubt += state.outgoing.unconfirmed();
         state.outgoing = Outgoing::default();
         state.slots.values().for_each(|slot| slot.forget());
+        state.subscriptions.values().for_each(|wanted| wanted.inbox.deactivate());
         state.questions.drain().for_each(|(_, question)| drop(question.answer.send(Err(Error::Disconnected))));
         state.calls.drain().for_each(|(_, call)| drop(call.send(Err(Error::Disconnected))));
         if !state.flushes.is_empty() {
