@@ -49,7 +49,7 @@ pub(crate) enum Command {
     Status(Look),
     /// List the clients that are connected
     Instances(Look),
-    /// List the topics that are published or served
+    /// List the topics that clients publish to or ask on
     Topics(Look),
     /// Show within seconds what a bus does, with a broker of its own
     #[command(after_help = DEMO_EXAMPLES)]
@@ -57,7 +57,7 @@ pub(crate) enum Command {
 }
 
 const DEMO_EXAMPLES: &str = "\
-Starts a pipebusd on a temporary directory, has programs publish, subscribe, ask and be too slow,
+Starts a pipebusd on a temporary directory, has programs publish, subscribe, ask and be too slow, \
 and removes all of it again. Needs pipebusd beside pipebus or in PATH.
 
 Examples:
@@ -212,8 +212,8 @@ pub(crate) struct Reply {
 }
 
 const REPLY_EXAMPLES: &str = "\
-The request is the command's standard input, and its standard output the answer. A command that fails answers with
-its exit status and the last line of its standard error. It finds who asks for what in PIPEBUS_TOPIC, PIPEBUS_SENDER
+The request is the command's standard input, and its standard output the answer. A command that fails answers with \
+its exit status and the last line of its standard error. It finds who asks for what in PIPEBUS_TOPIC, PIPEBUS_SENDER \
 (a client's number) and PIPEBUS_UID.
 
 Examples:

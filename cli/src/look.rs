@@ -239,8 +239,14 @@ ID  NAME                  USER        PID  FOR  IN   OUT  LOST   QUEUED  SUBSCRI
 
     #[test]
     fn the_table_of_topics_is_aligned() {
-        let topic =
-            |id, name: &str| TopicStatus { id, name: name.into(), publishers: 1, subscribers: 1200, servers: 0 };
+        let topic = |id, name: &str| TopicStatus {
+            id,
+            name: name.into(),
+            publishers: 1,
+            requesters: 0,
+            subscribers: 1200,
+            servers: 0,
+        };
         let text = topic_table(&[topic(1, "a"), topic(20, "sensors/kitchen")], Some(80));
         let expected = "\
 ID  TOPIC            PUBLISHERS  SUBSCRIBERS  SERVERS

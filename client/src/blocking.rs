@@ -1,4 +1,7 @@
-//! The same client for apps without async: every call waits for its end.
+//! A client for apps without async: every call waits for its end.
+//!
+//! It has what scripts and simple programs need; headers, publishers of one topic and the state of the link are in the
+//! async [`crate::Client`] only. No call here may be made in async code, where it would panic.
 //!
 //! The connections are kept by a small runtime with one thread, which all blocking clients of a program share.
 //!
@@ -22,7 +25,7 @@ use bytes::Bytes;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::error::{Error, Result};
-use crate::{Delivery, Message, Overflow, Request};
+use crate::{Delivery, Message, Overflow};
 
 /// One for the whole program and never ended: runtimes that come and go leak handles on some systems (mio issue 1944).
 static RUNTIME: OnceLock<std::result::Result<Runtime, String>> = OnceLock::new();
@@ -49,9 +52,6 @@ impl Client {
     ///
     /// # Errors
     /// As [`crate::Builder::connect`].
-    ///
-    /// # Panics
-    /// As all calls here: in async code, which must not block.
     pub fn connect(address: &str) -> Result<Client> {
         Client::connect_with(crate::Client::builder(), address)
     }
@@ -186,19 +186,19 @@ impl Server {
 }
 
 impl Iterator for Server {
-    type Item = BlockingRequest;
+    type Item = Request;
 
-    fn next(&mut self) -> Option<BlockingRequest> {
+    fn next(&mut self) -> Option<Request> {
         let runtime = self.runtime;
-        runtime.block_on(self.server.next()).map(|request| BlockingRequest(request, runtime))
+        runtime.block_on(self.server.next()).map(|request| Request(request, runtime))
     }
 }
 
 /// A request that waits for its answer; see [`crate::Request`].
 #[derive(Debug)]
-pub struct BlockingRequest(Request, &'static Runtime);
+pub struct Request(crate::Request, &'static Runtime);
 
-impl BlockingRequest {
+impl Request {
     /// What was asked, by whom.
     pub fn message(&self) -> &Message {
         &self.0.message

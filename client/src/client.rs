@@ -12,10 +12,10 @@ use pipebus_proto::wire::encode_value;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::connection::{Endpoint, call, keep_connected};
 use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::serve::Server;
-use crate::session::{Route, call, keep_connected};
 use crate::shared::Shared;
 use crate::shared::link::Link;
 use crate::shared::sending::{Destination, Outbound, Slot};
@@ -106,11 +106,11 @@ impl Builder {
         let place = address.parse::<Address>()?.place(&transport::surroundings());
         let mut name = self.name.unwrap_or_else(program_name);
         name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
-        let route = Route { place, name, timeout: self.timeout, reconnects: self.reconnects };
-        let established = route.establish().await?;
+        let endpoint = Endpoint { place, name, timeout: self.timeout, reconnects: self.reconnects };
+        let established = endpoint.establish().await?;
         let shared = Arc::new(Shared::new());
         shared.link.send_replace(Link::Up { client: established.welcome.client });
-        tokio::spawn(keep_connected(shared.clone(), route, established));
+        tokio::spawn(keep_connected(shared.clone(), endpoint, established));
         Ok(Client { handle: Arc::new(Handle { shared }) })
     }
 }
@@ -288,7 +288,7 @@ impl Client {
     /// servers end.
     ///
     /// # Errors
-    /// [`Error::Unconfirmed`] if messages are in doubt, or a time-out after 10 seconds.
+    /// [`Error::Unconfirmed`] if messages are in doubt, as when the broker takes nothing for 5 seconds; or a time-out.
     pub async fn close(self) -> Result<()> {
         let shared = &self.handle.shared;
         let mut link = shared.link.subscribe();
@@ -321,7 +321,7 @@ impl Publisher {
         self.publish_with(payload, &[]).await
     }
 
-    /// Publishes a message with headers: names and values for the receivers, at most 65,535 bytes of them.
+    /// Publishes a message with headers: names and values for the receivers, at most 65,535 bytes as they are sent.
     ///
     /// # Errors
     /// As [`Client::publish`]; or the headers are too long.

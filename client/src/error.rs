@@ -46,7 +46,7 @@ pub enum Error {
     #[error("{0}")]
     Version(String),
     /// The broker or this user has as many clients as it may have.
-    #[error("{0}; try again later, or raise limits.instances_max")]
+    #[error("{0}")]
     Full(String),
     /// The broker, this program or the bus's file system has run out of something, such as file descriptors or space.
     #[error("{0}")]

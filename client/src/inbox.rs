@@ -48,8 +48,8 @@ struct State {
 pub(crate) enum Item {
     /// A run of messages.
     Frames { frames: Frames, bytes: usize, topic: Topic, sender: Arc<Sender> },
-    /// A message put together from fragments, or a request.
-    Whole { head: Head, message: Message },
+    /// A message put together from fragments, or a request, and the connection it came on.
+    Whole { head: Head, message: Message, connection: u64 },
     /// A loss.
     Gap(Gap),
 }

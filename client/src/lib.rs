@@ -16,16 +16,22 @@
 //! ```
 //!
 //! For apps without async there is [`blocking`].
+//!
+//! # Memory
+//!
+//! A client keeps at most 256 KiB that wait to be written, besides a message that is larger, and reads no more while
+//! 256 KiB wait for a subscription (64 MiB while the app waits for an answer). Messages larger than 256 KiB are put
+//! together in memory, at most 256 MiB of them at once.
 
 pub mod blocking;
 mod client;
+mod connection;
 mod error;
 mod inbox;
 mod message;
 mod outgoing;
 mod reconnect;
 mod serve;
-mod session;
 mod shared;
 mod subscription;
 mod transport;

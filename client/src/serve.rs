@@ -45,9 +45,8 @@ impl Server {
     pub async fn next(&mut self) -> Option<Request> {
         loop {
             let item = std::future::poll_fn(|context| self.inbox.poll_pop(context)).await?;
-            let Item::Whole { head, message } = item else { continue };
+            let Item::Whole { head, message, connection } = item else { continue };
             let Some(call) = message.metadata().ok().and_then(|metadata| metadata.call) else { continue };
-            let connection = self.handle.shared.connection();
             let (handle, topic) = (self.handle.clone(), head.topic);
             return Some(Request { message, handle, topic, call, connection, answered: false });
         }

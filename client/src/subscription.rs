@@ -64,7 +64,7 @@ impl Gap {
 /// closed, or the broker no longer lets it subscribe after a reconnection; see [`Subscription::error`]. Dropped, it is
 /// unsubscribed.
 ///
-/// One that is not read, with the `block` overflow, holds up all else that comes to its client once 256 KiB wait: read
+/// One that is not read holds up all else that comes to its client once 256 KiB wait for it, whatever its overflow: read
 /// it, or give it a client of its own.
 #[derive(Debug)]
 pub struct Subscription {

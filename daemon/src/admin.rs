@@ -62,6 +62,7 @@ fn reply(broker: &Broker, topic: TopicId, call: Call, flags: Flags, payload: &By
 }
 
 fn status(broker: &Broker) -> Status {
+    let bus = broker.bus();
     let ended = &broker.ended;
     let mut status = Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -73,11 +74,10 @@ fn status(broker: &Broker) -> Status {
         bytes_in: ended.bytes_in.read(),
         messages_out: ended.messages_out.read(),
         bytes_out: ended.bytes_out.read(),
-        dropped: ended.dropped.read(),
+        dropped: broker.ended_dropped.read(),
         memory_bytes: resident_bytes(),
         ..Status::default()
     };
-    let bus = broker.bus();
     status.instances = bus.instances().len() as u64;
     status.topics = bus.topics().filter(|(_, declared)| !declared.name.is_reserved()).count() as u64;
     for (_, instance) in bus.instances() {
@@ -133,6 +133,7 @@ fn topic_list(broker: &Broker) -> Vec<TopicStatus> {
             id: id.0,
             name: declared.name.to_string(),
             publishers: declared.publishers as u64,
+            requesters: declared.requesters as u64,
             subscribers: routes.get(id).map_or(0, |route| route.targets.len() as u64),
             servers: declared.servers.len() as u64,
         })

@@ -7,10 +7,9 @@ use bytes::Bytes;
 use pipebus_proto::control::{Control, Identity, Purpose};
 use pipebus_proto::frame::Call;
 use pipebus_proto::place::Place;
-use pipebus_proto::topic::{InstanceId, TopicId};
+use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 use tokio::time::Instant;
 
-use crate::admin;
 use crate::config::Config;
 use crate::core::bus::{Bus, Effect, Refused, Server};
 use crate::core::policy::{Peer, Policy};
@@ -28,6 +27,8 @@ pub(crate) struct Broker {
     routes: ArcSwap<Routes<Arc<Outbox>>>,
     /// What has passed the instances that have ended.
     pub(crate) ended: Counters,
+    /// Messages that they lost.
+    pub(crate) ended_dropped: Counter,
     /// The broker's own messages.
     pub(crate) sequence: Counter,
     /// A SenderInfo frame of the broker itself.
@@ -35,15 +36,16 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    pub(crate) fn new(config: Config, place: Place, owner: Identity) -> Broker {
+    pub(crate) fn new(config: Config, place: Place, owner: Identity, own: &[Topic]) -> Broker {
         let policy = Policy { owner: owner.clone() };
-        let bus = Bus::new(config.limits(), policy, &admin::topics());
+        let bus = Bus::new(config.limits(), policy, own);
         Broker {
             place,
             started: Instant::now(),
             routes: ArcSwap::from_pointee(bus.routes()),
             bus: Mutex::new(bus),
             ended: Counters::default(),
+            ended_dropped: Counter::default(),
             sequence: Counter::default(),
             introduction: pipebus_proto::wire::encode_control(&Control::SenderInfo {
                 sender: InstanceId::BROKER,
@@ -70,11 +72,12 @@ impl Broker {
     }
 
     pub(crate) fn handle_gone(&self, instance: InstanceId, outbox: &Outbox) {
-        outbox.counters.dropped.add(outbox.fill().dropped);
         let mut bus = self.bus();
         bus.handle_gone(instance);
         self.carry_out(&mut bus);
+        // Under the lock, so that whoever counts finds each instance here or there.
         self.ended.absorb(&outbox.counters);
+        self.ended_dropped.add(outbox.fill().dropped);
     }
 
     pub(crate) fn handle_request(&self, topic: TopicId, call: Call) -> Option<Server<Arc<Outbox>>> {

@@ -16,6 +16,9 @@ use crate::transport::Access;
 
 const BUILT_IN: &str = include_str!("../../config/pipebus.toml");
 
+/// The smallest queue, in bytes: a page.
+const QUEUE_BYTES_MIN: usize = 4096;
+
 /// Where the machine's configuration is.
 const SYSTEM_DIRECTORY: &str = "/etc/pipebus";
 
@@ -149,7 +152,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads all layers, and checks each by itself so that an error names the one that is wrong.
+    /// Reads all layers. Keys and types are checked in each by itself, values in what comes of all, so that an error
+    /// names the layer that is wrong.
     ///
     /// # Errors
     /// A file that can't be read, an unknown key, a wrong type, or a value out of its range.
@@ -166,13 +170,17 @@ impl Config {
         layers.push(Layer::environment(&sources.environment));
         layers.push(Layer::settings(&sources.settings)?);
         for layer in &layers {
-            merge(&[&layers[0], layer])
-                .map_err(|error| layer.wrong(&error))?
-                .check()
-                .map_err(|text| layer.bad(text))?;
+            merge(&[&layers[0], layer]).map_err(|error| layer.bad(error.to_string()))?;
         }
-        let all: Vec<&Layer> = layers.iter().collect();
-        merge(&all).map_err(|error| ConfigError::Wrong { place: "the configuration".into(), text: error.to_string() })
+        let merged = |count: usize| merge(&layers[..count].iter().collect::<Vec<_>>());
+        let all = merged(layers.len()).map_err(|error| layers[0].bad(error.to_string()))?;
+        if let Err(text) = all.check() {
+            // The layer to name is the one after which all was still well.
+            let well = |count: &usize| merged(*count).is_ok_and(|config| config.check().is_ok());
+            let last_well = (1..layers.len()).rev().find(well).unwrap_or(0);
+            return Err(layers[last_well].bad(text));
+        }
+        Ok(all)
     }
 
     /// The bounds, in the core's own type.
@@ -223,7 +231,6 @@ impl Config {
             ("limits.subscriptions_per_instance_max", limits.subscriptions_per_instance_max as u64),
             ("limits.topics_per_instance_max", limits.topics_per_instance_max as u64),
             ("limits.requests_per_instance_max", limits.requests_per_instance_max as u64),
-            ("queue.bytes_max", self.queue.bytes_max as u64),
             ("queue.stall_timeout_ms", self.queue.stall_timeout_ms),
             ("timeouts.handshake_ms", self.timeouts.handshake_ms),
             ("timeouts.shutdown_ms", self.timeouts.shutdown_ms),
@@ -232,8 +239,14 @@ impl Config {
             return Err(format!("{key}: 0 would allow nothing; give it at least 1"));
         }
         let day = 24 * 60 * 60 * 1000;
-        if let Some((key, value)) = positive[6..].iter().find(|(_, value)| *value > day) {
+        if let Some((key, value)) = positive[5..].iter().find(|(_, value)| *value > day) {
             return Err(format!("{key}: {value} ms is more than a day; give it at most {day}"));
+        }
+        if self.queue.bytes_max < QUEUE_BYTES_MIN {
+            return Err(format!(
+                "queue.bytes_max: {} is too little; give it at least {QUEUE_BYTES_MIN}",
+                self.queue.bytes_max
+            ));
         }
         let (least, most) = (BODY_BYTES_MAX as u64, 1 << 30);
         if !(least..=most).contains(&limits.message_bytes_max) {
@@ -288,10 +301,6 @@ impl Layer {
         let built =
             builder.build().map_err(|error| ConfigError::Wrong { place: place.clone(), text: error.to_string() })?;
         Ok(Layer { place, source: Box::new(built) })
-    }
-
-    fn wrong(&self, error: &config::ConfigError) -> ConfigError {
-        self.bad(error.to_string())
     }
 
     fn bad(&self, text: String) -> ConfigError {
@@ -373,11 +382,11 @@ mod tests {
 
     #[test]
     fn later_layers_win() {
-        let file = "[queue]\nbytes_max = 1\nstall_timeout_ms = 1\n[limits]\ninstances_max = 1";
-        let environment = [("PIPEBUSD__QUEUE__BYTES_MAX", "2"), ("PIPEBUSD__QUEUE__STALL_TIMEOUT_MS", "2")];
+        let file = "[queue]\nbytes_max = 5000\nstall_timeout_ms = 1\n[limits]\ninstances_max = 1";
+        let environment = [("PIPEBUSD__QUEUE__BYTES_MAX", "6000"), ("PIPEBUSD__QUEUE__STALL_TIMEOUT_MS", "2")];
         let config = load(Some(file), &environment, &[("queue.stall_timeout_ms", "3")]).unwrap();
         assert_eq!(config.limits.instances_max, 1);
-        assert_eq!(config.queue, QueueSection { bytes_max: 2, stall_timeout_ms: 3 });
+        assert_eq!(config.queue, QueueSection { bytes_max: 6000, stall_timeout_ms: 3 });
     }
 
     #[test]
@@ -388,7 +397,8 @@ mod tests {
         };
         check(load(Some("[queue]\nbites_max = 1"), &[], &[]), "test.toml", "bites_max");
         check(load(Some("[queue]\nbytes_max = \"many\""), &[], &[]), "test.toml", "bytes_max");
-        check(load(Some("[queue]\nbytes_max = 0"), &[], &[]), "test.toml", "queue.bytes_max");
+        check(load(Some("[queue]\nbytes_max = 4095"), &[], &[]), "test.toml", "queue.bytes_max");
+        assert!(load(Some("[queue]\nbytes_max = 4096"), &[], &[]).is_ok());
         check(load(Some("[queue"), &[], &[]), "test.toml", "queue");
         check(load(Some("[door]\naccess = \"all\""), &[], &[]), "test.toml", "access");
         check(load(Some("[door]\naccess = \"group\""), &[], &[]), "test.toml", "door.group");
@@ -397,6 +407,15 @@ mod tests {
         check(load(None, &[("PIPEBUSD__QUEUE__BYTES_MAX", "x")], &[]), "environment", "bytes_max");
         check(load(None, &[], &[("nothing.such", "1")]), "command line", "nothing");
         check(load(None, &[], &[("bus.address", "sesion")]), "command line", "sesion");
+    }
+
+    #[test]
+    fn what_goes_together_may_come_from_several_places() {
+        let group = Some("[door]\ngroup = \"users\"");
+        assert!(load(group, &[("PIPEBUSD__DOOR__ACCESS", "group")], &[]).is_ok());
+        let both = Some("[door]\ngroup = \"users\"\naccess = \"group\"");
+        let error = load(both, &[], &[("door.group", "\"\"")]).unwrap_err();
+        assert!(error.contains("command line") && error.contains("door.group"), "{error}");
     }
 
     #[test]

@@ -21,14 +21,13 @@ impl Counter {
     }
 }
 
-/// Messages and their bytes, in both directions, and those dropped.
+/// Messages, and the bytes of all frames, in both directions.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) messages_in: Counter,
     pub(crate) bytes_in: Counter,
     pub(crate) messages_out: Counter,
     pub(crate) bytes_out: Counter,
-    pub(crate) dropped: Counter,
 }
 
 impl Counters {
@@ -38,6 +37,5 @@ impl Counters {
         self.bytes_in.add(other.bytes_in.read());
         self.messages_out.add(other.messages_out.read());
         self.bytes_out.add(other.bytes_out.read());
-        self.dropped.add(other.dropped.read());
     }
 }

@@ -37,18 +37,10 @@ pub(crate) async fn read_hello<R: AsyncRead + Unpin>(
     let frame = span.iter().next().filter(|frame| frame.head.kind == Kind::Control);
     let body = frame.map(|frame| frame.body).unwrap_or_default();
     match decode_control(&body) {
-        Ok(Control::Hello { version, .. }) if version != PROTOCOL_VERSION => Err(wrong_version(version)),
+        Ok(Control::Hello { version, .. }) if version != PROTOCOL_VERSION => Err(Refused::wrong_version(version)),
         Ok(Control::Hello { name, .. }) => Ok(presentable(&name)),
         _ => Err(Refused::new(Reason::Protocol, "the first frame is no Hello")),
     }
-}
-
-/// Client and broker speak different versions.
-pub(crate) fn wrong_version(version: u16) -> Refused {
-    let text = format!(
-        "the client speaks version {version} of the protocol, the broker version {PROTOCOL_VERSION}; update the older"
-    );
-    Refused::new(Reason::Version, text)
 }
 
 /// A name that can be shown on any terminal and put into any frame.
@@ -61,6 +53,6 @@ fn presentable(name: &str) -> String {
 /// Tells a client why it is not let in.
 pub(crate) async fn refuse<W: AsyncWrite + Unpin>(writer: &mut W, peer: &Peer, refused: Refused) {
     info!(who = describe(&peer.identity), pid = peer.pid, reason = %refused, "refused a client");
-    let refusal = Control::Refused { regarding: Regarding::Connection, reason: refused.reason, text: refused.text };
+    let refusal = refused.about(Regarding::Connection);
     let _ = timeout(FAREWELL_WAIT, writer.write_all(&encode_control(&refusal))).await;
 }

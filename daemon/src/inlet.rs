@@ -106,8 +106,7 @@ impl Inlet {
             Ok(control) => control,
             Err(malformed) => {
                 // The frame is whole, so the stream goes on: only this one is refused.
-                let (reason, text) = (Reason::Protocol, malformed.to_string());
-                self.outbox.send(&Control::Refused { regarding: Regarding::Connection, reason, text });
+                self.outbox.send(&protocol(malformed).about(Regarding::Connection));
                 return true;
             }
         };

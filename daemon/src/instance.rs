@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes};
 use pipebus_proto::control::{Control, Farewell, Reason, Regarding, Welcome};
 use pipebus_proto::frame::FRAME_BYTES_MAX;
 use pipebus_proto::splitter::{missing, next_span};
+use pipebus_proto::topic::InstanceId;
 use pipebus_proto::wire::encode_control;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -15,12 +16,12 @@ use tracing::{Instrument, info, info_span};
 
 use crate::broker::Broker;
 use crate::core::bus::{Refused, describe};
-use crate::core::policy::Peer;
 use crate::handshake::{read_hello, refuse};
 use crate::inlet::{Inlet, protocol};
 use crate::outbox::{Next, Outbox};
 use crate::read_buffer::ReadBuffer;
 use crate::shutdown::{Phase, Shutdown};
+use crate::transport::Arrived;
 
 /// Pieces in one vectored write; the kernel takes up to 1,024 (UIO_MAXIOV).
 const PIECES_MAX: usize = 256;
@@ -32,26 +33,27 @@ const DRAIN_WAIT: Duration = Duration::from_millis(50);
 pub(crate) const FAREWELL_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves one client: waits for its Hello, lets it in or says why not, and routes what it sends until it ends.
-pub(crate) async fn serve<R, W>(broker: Arc<Broker>, peer: Peer, mut reader: R, mut writer: W, shutdown: Shutdown)
+/// `handshake` is dropped once that is decided.
+pub(crate) async fn serve<R, W, H>(broker: Arc<Broker>, arrived: Arrived<R, W>, handshake: H, shutdown: Shutdown)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
+    let Arrived { mut reader, mut writer, peer } = arrived;
     let deadline = Instant::now() + broker.config.handshake_timeout();
     let mut buffer = ReadBuffer::default();
-    let name = match timeout_at(deadline, read_hello(&mut reader, &mut buffer)).await {
-        Ok(Ok(name)) => name,
-        Ok(Err(refused)) => return refuse(&mut writer, &peer, refused).await,
-        Err(_) => {
-            let text = "no Hello came within the handshake time-out";
-            return refuse(&mut writer, &peer, Refused::new(Reason::Protocol, text)).await;
-        }
-    };
+    let hello = timeout_at(deadline, read_hello(&mut reader, &mut buffer)).await;
+    let late = Refused::new(Reason::Protocol, "no Hello came within the handshake time-out");
     let outbox = Arc::new(Outbox::new(&broker.config.limits()));
-    let id = match broker.connect(peer.clone(), name.clone(), outbox.clone()) {
-        Ok(id) => id,
+    let let_in = hello.unwrap_or(Err(late)).and_then(|name| {
+        let id = broker.connect(peer.clone(), name.clone(), outbox.clone())?;
+        Ok((id, name))
+    });
+    let (id, name) = match let_in {
+        Ok(let_in) => let_in,
         Err(refused) => return refuse(&mut writer, &peer, refused).await,
     };
+    drop(handshake);
     outbox.name(id);
     outbox.send(&Control::Welcome(Welcome {
         client: id,
@@ -60,16 +62,29 @@ where
     }));
     let inlet = Inlet::new(broker.clone(), id, outbox.clone(), &peer, &name);
     let span = info_span!("instance", id = id.0, who = describe(&peer.identity));
+    let _gone = Gone { broker: &broker, id, outbox: &outbox };
     async {
         info!(name, pid = peer.pid, "connected");
         let cause = relay(inlet, buffer, reader, writer, &outbox, shutdown).await;
-        // Whoever waits for room in it need not.
-        outbox.close(Farewell::Leaving);
-        broker.handle_gone(id, &outbox);
         info!(cause, "ended");
     }
     .instrument(span)
     .await;
+}
+
+/// Ends the instance, however its task ends.
+struct Gone<'a> {
+    broker: &'a Broker,
+    id: InstanceId,
+    outbox: &'a Outbox,
+}
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        // Whoever waits for room in it need not.
+        self.outbox.close(Farewell::Leaving);
+        self.broker.handle_gone(self.id, self.outbox);
+    }
 }
 
 /// Why the read loop ended.
@@ -97,7 +112,7 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let timeout_at_shutdown = inlet.broker().config.shutdown_timeout();
+    let patience_max = inlet.broker().config.shutdown_timeout();
     let mut drain = shutdown.clone();
     drain.reader_done();
     let mut write = std::pin::pin!(write_loop(writer, outbox));
@@ -120,11 +135,10 @@ where
     shutdown.reader_done();
     let (farewell, patience) = match ended {
         Ended::Gone => return "the client's pipe is closed",
-        Ended::Left => (Farewell::Leaving, timeout_at_shutdown),
+        Ended::Left => (Farewell::Leaving, patience_max),
         Ended::Violation(refused) => {
             info!(reason = %refused, "broke the protocol");
-            let (reason, text) = (refused.reason, refused.text);
-            outbox.send(&Control::Refused { regarding: Regarding::Connection, reason, text });
+            outbox.send(&refused.about(Regarding::Connection));
             (Farewell::Protocol, FAREWELL_WAIT)
         }
         Ended::Drained => {
@@ -132,7 +146,7 @@ where
                 () = shutdown.reached(Phase::Closing) => {}
                 farewell = &mut write => return farewell.map_or("the client's pipe is closed", cause),
             }
-            (Farewell::Shutdown, timeout_at_shutdown)
+            (Farewell::Shutdown, patience_max)
         }
     };
     outbox.close(farewell);
@@ -239,3 +253,6 @@ async fn read_loop<R: AsyncRead + Unpin>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

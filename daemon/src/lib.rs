@@ -6,7 +6,7 @@
 //! let mut config = Config::default();
 //! config.bus.address = "/run/user/1000/my-app/bus".into();
 //! let daemon = Daemon::bind(config)?;
-//! daemon.run(async { drop(tokio::signal::ctrl_c().await) }).await?;
+//! daemon.run(async { drop(tokio::signal::ctrl_c().await) }).await;
 //! # Ok(()) }
 //! ```
 //!
@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipebus_proto::place::Place;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, info};
@@ -37,6 +38,9 @@ use crate::broker::Broker;
 use crate::config::Config;
 use crate::shutdown::Conductor;
 use crate::transport::{BindError, Inherited, Listener};
+
+/// Clients that are being let in at the same time: each takes two file descriptors before it is known.
+const HANDSHAKES_MAX: usize = 1024;
 
 /// How long a failing door rests before it is listened to again.
 const DOOR_RETRY: Duration = Duration::from_millis(100);
@@ -49,10 +53,13 @@ pub struct Daemon {
 
 impl Daemon {
     /// Takes the bus that the configuration names: makes its directory and its door, or takes over what a killed
-    /// broker left there. Must be called within a tokio runtime.
+    /// broker left there.
     ///
     /// # Errors
     /// Another broker has the bus, its directory can't be trusted, or the system says no.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O and time.
     pub fn bind(config: Config) -> Result<Daemon, BindError> {
         Daemon::bind_inherited(config, None)
     }
@@ -61,10 +68,13 @@ impl Daemon {
     ///
     /// # Errors
     /// As [`Daemon::bind`].
+    ///
+    /// # Panics
+    /// As [`Daemon::bind`].
     pub fn bind_inherited(config: Config, door: Option<Inherited>) -> Result<Daemon, BindError> {
         let place = config.address()?.place(&transport::surroundings());
         let listener = Listener::bind(&place, &config.door.access, &config.door.group, door)?;
-        let broker = Arc::new(Broker::new(config, place, transport::own_identity()));
+        let broker = Arc::new(Broker::new(config, place, transport::own_identity(), &admin::topics()));
         Ok(Daemon { broker, listener })
     }
 
@@ -80,21 +90,21 @@ impl Daemon {
 
     /// Serves clients until `shutdown` is done. Then nobody new is let in, what clients have written and what waits for
     /// them is delivered, for at most the configured time, all are told goodbye, and what was made is removed.
-    ///
-    /// # Errors
-    /// The door fails for good.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let conductor = Conductor::new();
         let mut instances = JoinSet::new();
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
+            let next = async {
+                // Others wait at the door. A semaphore that is never closed always has a next permit.
+                let permit = handshakes.clone().acquire_owned().await.ok();
+                (permit, self.listener.accept().await)
+            };
             tokio::select! {
-                arrived = self.listener.accept() => match arrived {
+                (permit, arrived) = next => match arrived {
                     Ok(arrived) => {
-                        let (broker, view) = (self.broker.clone(), conductor.view());
-                        let serve =
-                            instance::serve(broker, arrived.peer, arrived.reader, arrived.writer, view);
-                        instances.spawn(serve);
+                        instances.spawn(instance::serve(self.broker.clone(), arrived, permit, conductor.view()));
                     }
                     Err(error) => {
                         error!(%error, "the door can't be read");
@@ -112,7 +122,6 @@ impl Daemon {
         info!(instances = instances.len(), "shutting down");
         conductor.conduct(Instant::now() + self.broker.config.shutdown_timeout()).await;
         instances.shutdown().await;
-        Ok(())
     }
 }
 

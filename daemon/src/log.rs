@@ -6,11 +6,15 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+/// What is logged.
+pub(crate) fn filter(section: &LogSection) -> anyhow::Result<EnvFilter> {
+    let (filter, advice) = (&section.filter, "say info, or pipebusd=debug");
+    EnvFilter::try_new(filter).map_err(|error| anyhow::anyhow!("log.filter {filter:?}: {error}; {advice}"))
+}
+
 /// Begins to log.
 pub(crate) fn start(section: &LogSection) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&section.filter)
-        .with_context(|| format!("log.filter {:?} is no filter; say info, or pipebusd=debug", section.filter))?;
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter(section)?);
     let on_stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match section.format {
         LogFormat::Text => {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use pipebusd::config::{Config, Sources};
-use pipebusd::transport::{BindError, inherited_door, raise_open_files};
+use pipebusd::config::{Config, LogFormat, Sources};
+use pipebusd::transport::{BindError, check_group, inherited_door, raise_open_files};
 use pipebusd::{Daemon, Pulse};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -77,16 +77,23 @@ fn main() -> ExitCode {
     if arguments.print_config {
         return show(&config.to_toml());
     }
+    // What only this machine can tell to be wrong.
+    let checked = log::filter(&config.log).and_then(|_| Ok(check_group(&config.door)?));
+    if let Err(error) = checked {
+        return fail(&error, 2);
+    }
     if arguments.check_config {
         return show("the configuration is valid\n");
     }
-    if let Err(error) = log::start(&config.log) {
-        return fail(&error, 2);
+    let journald = config.log.format == LogFormat::Journald;
+    let served = log::start(&config.log).and_then(|()| serve(config));
+    let Err(error) = served else { return ExitCode::SUCCESS };
+    if journald {
+        error!(error = format!("{error:#}"), "cannot go on");
     }
-    match serve(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if matches!(error.downcast_ref(), Some(BindError::Taken { .. })) => fail(&error, 4),
-        Err(error) => fail(&error, 1),
+    match error.downcast_ref() {
+        Some(BindError::Taken { .. }) => fail(&error, 4),
+        _ => fail(&error, 1),
     }
 }
 
@@ -97,7 +104,6 @@ fn show(text: &str) -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    error!(error = format!("{error:#}"), "cannot go on");
     eprintln!("pipebusd: {error:#}");
     ExitCode::from(code)
 }
@@ -125,7 +131,7 @@ fn serve(config: Config) -> anyhow::Result<()> {
                 }
                 notify(&[NotifyState::Stopping]);
             })
-            .await?;
+            .await;
         watchdog.abort();
         info!("ended");
         anyhow::Ok(())
@@ -154,7 +160,6 @@ fn notify(states: &[NotifyState<'_>]) {
 mod tests {
     use super::*;
     use clap::CommandFactory;
-    use pipebusd::config::LogFormat;
 
     #[test]
     fn the_arguments_are_well_formed() {

@@ -71,7 +71,7 @@ impl Outbox {
             work: Notify::new(),
             room: Notify::new(),
             kick: Notify::new(),
-            batch_bytes: BATCH_BYTES_MAX.min(limits.queue_bytes_max / 4),
+            batch_bytes: BATCH_BYTES_MAX.min(limits.queue_bytes_max / 4).max(1),
             counters: Counters::default(),
         }
     }

@@ -31,15 +31,15 @@ pub struct Status {
     pub instances_max: u64,
     /// Subscriptions now.
     pub subscriptions: u64,
-    /// Topics declared now.
+    /// Topics declared now, not counting the broker's own.
     pub topics: u64,
     /// Messages read from clients.
     pub messages_in: u64,
-    /// Their bytes, heads included.
+    /// Bytes read from clients: all frames, heads included.
     pub bytes_in: u64,
     /// Messages written to clients.
     pub messages_out: u64,
-    /// Their bytes, heads included.
+    /// Bytes written to clients: all frames, heads included.
     pub bytes_out: u64,
     /// Messages dropped by overflow policies.
     pub dropped: u64,
@@ -66,11 +66,11 @@ pub struct InstanceStatus {
     pub subscriptions: Vec<SubscriptionStatus>,
     /// Messages read from it.
     pub messages_in: u64,
-    /// Their bytes.
+    /// Bytes read from it: all frames, heads included.
     pub bytes_in: u64,
     /// Messages written to it.
     pub messages_out: u64,
-    /// Their bytes.
+    /// Bytes written to it: all frames, heads included.
     pub bytes_out: u64,
     /// Messages it lost to overflow.
     pub dropped: u64,
@@ -100,8 +100,10 @@ pub struct TopicStatus {
     pub id: u32,
     /// Its name.
     pub name: String,
-    /// Instances that have declared it.
+    /// Instances that have declared that they publish to it.
     pub publishers: u64,
+    /// Instances that have declared that they ask on it.
+    pub requesters: u64,
     /// Instances that get its messages.
     pub subscribers: u64,
     /// Instances that serve requests to it.

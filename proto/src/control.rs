@@ -69,7 +69,7 @@ pub enum Control {
         /// The client's number for it.
         subscription: u32,
     },
-    /// Client: I want no more of it. Answered by Unsubscribed.
+    /// Client: I want no more of it. Answered by Unsubscribed or Refused.
     Unsubscribe {
         /// The client's number for it.
         subscription: u32,
@@ -200,11 +200,11 @@ pub enum Farewell {
     Leaving,
     /// The broker shuts down.
     Shutdown,
-    /// The instance was too slow, and its subscription says `disconnect`.
+    /// The instance was too slow, and its subscription says `disconnect`; or it never read the answers it asked for.
     Slow,
     /// The client broke the protocol; a Refused before this says how.
     Protocol,
-    /// An administrator disconnected it.
+    /// An administrator disconnected it. No broker says so yet; clients stay away when told.
     Disconnected,
 }
 

@@ -90,13 +90,6 @@ impl fmt::Debug for Pattern {
     }
 }
 
-impl From<Topic> for Pattern {
-    /// Every topic is the pattern of itself.
-    fn from(topic: Topic) -> Pattern {
-        Pattern(topic.as_str().into())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! Whether a bus's directory can be trusted: judged from facts that the caller has read.
 //!
 //! Whoever can write to a bus's directory, or rename it away, can pretend to be the broker. This is the question that
-//! OpenSSH asks of key files (its `safe_path`), with one more rule for the temporary directory.
+//! OpenSSH asks of key files (its `safe_path`), milder about groups, with one more rule for the temporary directory.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,8 +45,9 @@ pub fn ancestry(
 
 /// Judges a bus's directory (the first) by itself and by those above it, up to the root (the last), for user `me`.
 ///
-/// Good is a real directory that nobody but its owner can write or replace. In a place where everybody may write, such
-/// as `/tmp`, it must also be `me`'s or root's and closed to all others.
+/// Good is a real directory that nobody but its owner can write, below no directory that everybody can write. Below one
+/// that everybody can write but not rename in, such as `/tmp`, it must also be `me`'s or root's and closed to all
+/// others. A parent that its group can write is taken as it is: on many systems every user has a group alone.
 ///
 /// # Errors
 /// Which directory is bad, and why.

@@ -21,10 +21,16 @@ use crate::error::{Error, Result};
 /// How long to wait before knocking again on a door that is full: the broker is busy letting others in.
 const DOOR_RETRY: Duration = Duration::from_millis(2);
 
+/// What the broker says.
+pub(crate) type Reader = pipe::Receiver;
+
+/// Where the client speaks.
+pub(crate) type Writer = pipe::Sender;
+
 /// A pair of FIFOs that waits for the broker. Dropped, it removes their names, if the broker has not yet.
 pub(crate) struct Attempt {
-    pub(crate) reader: pipe::Receiver,
-    pub(crate) writer: pipe::Sender,
+    pub(crate) reader: Reader,
+    pub(crate) writer: Writer,
     door: OwnedFd,
     knock: Knock,
     _names: Names,
@@ -63,8 +69,8 @@ impl Attempt {
         rustix::fs::fcntl_lock(&writer, FlockOperation::NonBlockingLockExclusive)
             .map_err(|errno| failed("lock", up, errno))?;
         Ok(Attempt {
-            reader: pipe::Receiver::from_owned_fd(reader).map_err(|e| Error::system("read from", down, e))?,
-            writer: pipe::Sender::from_owned_fd(writer).map_err(|e| Error::system("write to", up, e))?,
+            reader: Reader::from_owned_fd(reader).map_err(|e| Error::system("read from", down, e))?,
+            writer: Writer::from_owned_fd(writer).map_err(|e| Error::system("write to", up, e))?,
             door,
             knock: Knock::new(id),
             _names: names,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Instant;
 
 use pipebus_proto::control::{Control, Failure, Identity, Overflow, Purpose, Reason, Regarding, Role};
-use pipebus_proto::frame::Call;
+use pipebus_proto::frame::{Call, PROTOCOL_VERSION};
 use pipebus_proto::pattern::Pattern;
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 use pipebus_proto::wire::encode_control;
@@ -70,8 +70,10 @@ struct Purposes {
 pub struct Declared {
     /// Its name.
     pub name: Topic,
-    /// How many instances have declared it; the broker counts as one for its own.
+    /// How many instances have declared that they publish to it.
     pub publishers: usize,
+    /// How many have declared that they ask on it; the broker counts as one on its own.
+    pub requesters: usize,
     /// Who serves its requests, in the order of their turns.
     pub servers: Vec<InstanceId>,
 }
@@ -118,6 +120,19 @@ impl Refused {
     pub fn new(reason: Reason, text: impl Into<String>) -> Refused {
         Refused { reason, text: text.into() }
     }
+
+    /// No, since client and broker speak different versions.
+    pub fn wrong_version(version: u16) -> Refused {
+        let text = format!(
+            "the client speaks version {version} of the protocol, the broker version {PROTOCOL_VERSION}; update the older"
+        );
+        Refused::new(Reason::Version, text)
+    }
+
+    /// The frame that says so.
+    pub fn about(self, regarding: Regarding) -> Control {
+        Control::Refused { regarding, reason: self.reason, text: self.text }
+    }
 }
 
 impl<T: Clone> Bus<T> {
@@ -137,7 +152,7 @@ impl<T: Clone> Bus<T> {
         };
         for topic in own {
             let id = bus.topic_id(topic);
-            bus.topics.entry(id).and_modify(|declared| declared.publishers += 1);
+            bus.topics.entry(id).and_modify(|declared| declared.requesters += 1);
         }
         bus
     }
@@ -149,12 +164,18 @@ impl<T: Clone> Bus<T> {
     pub fn connect(&mut self, peer: Peer, name: String, to: T, now: Instant) -> Result<InstanceId, Refused> {
         let limits = &self.limits;
         if self.instances.len() >= limits.instances_max {
-            let text = format!("the bus has {} instances, as many as it may have", self.instances.len());
+            let count = self.instances.len();
+            let text = format!(
+                "the bus has {count} instances, as many as it may have; end some, or raise limits.instances_max"
+            );
             return Err(Refused::new(Reason::BrokerFull, text));
         }
         let of_user = self.instances.values().filter(|other| other.peer.identity == peer.identity).count();
         if of_user >= limits.instances_per_user_max {
-            let text = format!("your user has {of_user} instances on this bus, as many as it may have");
+            let text = format!(
+                "your user has {of_user} instances on this bus, as many as it may have; end some, or raise \
+                 limits.instances_per_user_max"
+            );
             return Err(Refused::new(Reason::UserFull, text));
         }
         let Some(id) = self.last_instance.checked_add(1) else {
@@ -174,7 +195,7 @@ impl<T: Clone> Bus<T> {
             Control::Declare { token, topic, purpose } => {
                 let answer = match self.declare(from, &topic, purpose) {
                     Ok(topic) => Control::Declared { token, topic },
-                    Err(refused) => refusal(Regarding::Declare(token), refused),
+                    Err(refused) => refused.about(Regarding::Declare(token)),
                 };
                 self.send(from, answer);
             }
@@ -182,14 +203,14 @@ impl<T: Clone> Bus<T> {
             Control::Subscribe { subscription, pattern, role, overflow } => {
                 let answer = match self.subscribe(from, subscription, &pattern, role, overflow) {
                     Ok(()) => Control::Subscribed { subscription },
-                    Err(refused) => refusal(Regarding::Subscription(subscription), refused),
+                    Err(refused) => refused.about(Regarding::Subscription(subscription)),
                 };
                 self.send(from, answer);
             }
             Control::Unsubscribe { subscription } => {
                 let answer = match self.unsubscribe(from, subscription) {
                     Ok(()) => Control::Unsubscribed { subscription },
-                    Err(refused) => refusal(Regarding::Subscription(subscription), refused),
+                    Err(refused) => refused.about(Regarding::Subscription(subscription)),
                 };
                 self.send(from, answer);
             }
@@ -198,7 +219,7 @@ impl<T: Clone> Bus<T> {
             other => {
                 let text = format!("a client may not say {other:?}");
                 let text = text.chars().take(200).collect::<String>();
-                self.send(from, refusal(Regarding::Connection, Refused::new(Reason::Protocol, text)));
+                self.send(from, Refused::new(Reason::Protocol, text).about(Regarding::Connection));
             }
         }
     }
@@ -214,8 +235,8 @@ impl<T: Clone> Bus<T> {
                 self.reroute(topic, instance);
             }
         }
-        for topic in gone.declared.keys() {
-            self.release(*topic);
+        for (topic, purposes) in gone.declared {
+            self.release(topic, purposes);
         }
         for orphan in self.requests.handle_gone(instance) {
             self.fail(orphan, Failure::ServerGone);
@@ -304,12 +325,12 @@ impl<T: Clone> Bus<T> {
         let id = self.topic_id(&topic);
         let instance = self.instances.get_mut(&from).ok_or_else(gone)?;
         let purposes = instance.declared.entry(id).or_default();
-        match purpose {
-            Purpose::Publish => purposes.publish = true,
-            Purpose::Request => purposes.request = true,
-        }
-        if !known && let Some(declared) = self.topics.get_mut(&id) {
-            declared.publishers += 1;
+        if let Some(declared) = self.topics.get_mut(&id) {
+            let (flag, count) = match purpose {
+                Purpose::Publish => (&mut purposes.publish, &mut declared.publishers),
+                Purpose::Request => (&mut purposes.request, &mut declared.requesters),
+            };
+            *count += usize::from(!std::mem::replace(flag, true));
         }
         Ok(id)
     }
@@ -322,7 +343,7 @@ impl<T: Clone> Bus<T> {
         self.last_topic += 1;
         let id = TopicId(self.last_topic);
         self.topic_ids.insert(topic.clone(), id);
-        let declared = Declared { name: topic.clone(), publishers: 0, servers: Vec::new() };
+        let declared = Declared { name: topic.clone(), publishers: 0, requesters: 0, servers: Vec::new() };
         self.topics.insert(id, declared);
         let introduction = encode_control(&Control::TopicInfo { topic: id, name: topic.to_string() });
         self.routes.set(id, Some(Route { topic: topic.clone(), introduction, targets: Vec::new() }));
@@ -337,16 +358,17 @@ impl<T: Clone> Bus<T> {
 
     fn retract(&mut self, from: InstanceId, topic: TopicId) {
         let Some(instance) = self.instances.get_mut(&from) else { return };
-        if instance.declared.remove(&topic).is_some() {
-            self.release(topic);
+        if let Some(purposes) = instance.declared.remove(&topic) {
+            self.release(topic, purposes);
         }
     }
 
-    /// One publisher less; without any, the topic goes.
-    fn release(&mut self, topic: TopicId) {
+    /// One less that sends to the topic; without any, the topic goes.
+    fn release(&mut self, topic: TopicId, purposes: Purposes) {
         let Some(declared) = self.topics.get_mut(&topic) else { return };
-        declared.publishers -= 1;
-        if declared.publishers > 0 {
+        declared.publishers -= usize::from(purposes.publish);
+        declared.requesters -= usize::from(purposes.request);
+        if declared.publishers + declared.requesters > 0 {
             return;
         }
         if let Some(declared) = self.topics.remove(&topic) {
@@ -477,10 +499,6 @@ pub fn describe(identity: &Identity) -> String {
         Identity::Unix { uid } => format!("uid {uid}"),
         Identity::Windows { sid } => format!("account {sid}"),
     }
-}
-
-fn refusal(regarding: Regarding, refused: Refused) -> Control {
-    Control::Refused { regarding, reason: refused.reason, text: refused.text }
 }
 
 /// Only a frame that raced with the end of its instance can meet this.

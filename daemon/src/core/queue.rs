@@ -16,7 +16,7 @@ use pipebus_proto::wire::encode_control;
 use crate::core::stall::StallClock;
 
 /// Bytes of control frames that may wait, beside the messages: answers to what the client asked.
-pub const CONTROL_BYTES_MAX: usize = 256 * 1024;
+pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
 /// Gaps on different topics that may stand side by side before they become one on several topics.
 const GAPS_SIDE_BY_SIDE_MAX: usize = 16;
@@ -146,9 +146,9 @@ impl Queue {
     /// Takes a control frame for the client.
     ///
     /// # Errors
-    /// [`CONTROL_BYTES_MAX`] bytes of them wait already: the client asks and never reads.
+    /// [`ANSWER_BYTES_MAX`] bytes of them wait already: the client asks and never reads.
     pub fn push_control(&mut self, frame: Bytes) -> Result<(), ControlFull> {
-        if self.control_bytes + frame.len() > CONTROL_BYTES_MAX {
+        if self.control_bytes + frame.len() > ANSWER_BYTES_MAX {
             return Err(ControlFull);
         }
         self.control_bytes += frame.len();
@@ -546,7 +546,7 @@ fn newest_frame_bytes(span: &Span) -> usize {
 
 /// The client asks and never reads the answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("more than {CONTROL_BYTES_MAX} bytes of answers wait for the client")]
+#[error("more than {ANSWER_BYTES_MAX} bytes of answers wait for the client")]
 pub struct ControlFull;
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pipebus_proto::control::{Control, Identity, Reason, Regarding};
+use pipebus_proto::control::{Identity, Reason, Regarding};
 use pipebus_proto::frame::PROTOCOL_VERSION;
 use pipebus_proto::knock::{Knock, KnockFinder};
 use pipebus_proto::place::{Place, Surroundings};
@@ -25,10 +25,10 @@ use tokio::net::unix::pipe;
 use tracing::{debug, warn};
 
 use self::directory::{BusDirectory, LEFTOVER_AGE, failed};
-use super::{Access, BindError};
+use super::{Access, Arrived, BindError};
+use crate::config::DoorSection;
 use crate::core::bus::Refused;
 use crate::core::policy::Peer;
-use crate::handshake::wrong_version;
 
 /// How often garbage at the door is logged at most.
 const GARBAGE_WARNING_INTERVAL: Duration = Duration::from_secs(10);
@@ -50,12 +50,8 @@ pub fn inherited_door() -> io::Result<Option<Inherited>> {
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
-/// A client has arrived: a byte stream each way, and who is at the other end.
-pub(crate) struct Arrived {
-    pub(crate) reader: pipe::Receiver,
-    pub(crate) writer: pipe::Sender,
-    pub(crate) peer: Peer,
-}
+/// A client that came over FIFOs.
+type Pair = Arrived<pipe::Receiver, pipe::Sender>;
 
 /// The broker's end of the door.
 pub(crate) struct Listener {
@@ -102,7 +98,7 @@ impl Listener {
     ///
     /// # Cancel safety
     /// A client is taken only when returned; half a knock is kept.
-    pub(crate) async fn accept(&mut self) -> io::Result<Arrived> {
+    pub(crate) async fn accept(&mut self) -> io::Result<Pair> {
         loop {
             while let Some(knock) = self.finder.next_knock() {
                 match self.meet(&knock) {
@@ -126,21 +122,21 @@ impl Listener {
     }
 
     /// Opens the FIFOs of who knocked, checks them, and takes their names away.
-    fn meet(&mut self, knock: &Knock) -> Result<Arrived, Unfit> {
+    fn meet(&mut self, knock: &Knock) -> Result<Pair, Unfit> {
         match self.open_pair(knock) {
             Err(Unfit::System(error)) if is_exhaustion(&error) => {
                 self.tell_exhausted(knock);
                 Err(Unfit::System(error))
             }
             Ok((arrived, version)) if version != PROTOCOL_VERSION => {
-                say_no(&arrived.writer, wrong_version(version));
+                say_no(&arrived.writer, Refused::wrong_version(version));
                 Err(Unfit::Version(version))
             }
             other => other.map(|(arrived, _)| arrived),
         }
     }
 
-    fn open_pair(&self, knock: &Knock) -> Result<(Arrived, u16), Unfit> {
+    fn open_pair(&self, knock: &Knock) -> Result<(Pair, u16), Unfit> {
         let (up_path, down_path) = (self.directory.place().up(&knock.id), self.directory.place().down(&knock.id));
         let down = open_fifo(&down_path, OFlags::WRONLY)?;
         let up = open_fifo(&up_path, OFlags::RDONLY)?;
@@ -252,6 +248,17 @@ pub(crate) fn surroundings() -> Surroundings {
     }
 }
 
+/// Whether the group that the door is to be for is one.
+///
+/// # Errors
+/// There is no such group.
+pub fn check_group(door: &DoorSection) -> Result<(), BindError> {
+    if door.access == Access::Group {
+        directory::group_id(&door.group)?;
+    }
+    Ok(())
+}
+
 /// Allows this process as many open files as the system lets it: two for each instance. Returns how many that is.
 pub fn raise_open_files() -> Option<u64> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
@@ -273,11 +280,7 @@ fn lock_holder(fd: &OwnedFd) -> Option<u32> {
 
 /// Tells a client no, if its pipe takes that at once; otherwise it will see its pipes closed.
 fn say_no(writer: &pipe::Sender, refused: Refused) {
-    let frame = encode_control(&Control::Refused {
-        regarding: Regarding::Connection,
-        reason: refused.reason,
-        text: refused.text,
-    });
+    let frame = encode_control(&refused.about(Regarding::Connection));
     // Not through tokio, which writes nothing before it has heard that the pipe is ready.
     let _ = rustix::io::write(writer, &frame);
 }

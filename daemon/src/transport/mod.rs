@@ -6,7 +6,7 @@
 #[cfg(unix)]
 mod fifo;
 #[cfg(unix)]
-pub use fifo::{Inherited, inherited_door, raise_open_files};
+pub use fifo::{Inherited, check_group, inherited_door, raise_open_files};
 #[cfg(unix)]
 pub(crate) use fifo::{Listener, own_identity, surroundings};
 
@@ -14,6 +14,15 @@ use std::path::PathBuf;
 
 use pipebus_proto::place::AddressError;
 use pipebus_proto::trust::Distrust;
+
+use crate::core::policy::Peer;
+
+/// A client has arrived: a byte stream each way, and who is at the other end.
+pub(crate) struct Arrived<R, W> {
+    pub(crate) reader: R,
+    pub(crate) writer: W,
+    pub(crate) peer: Peer,
+}
 
 /// Who may connect: what the permissions of the well-known pipe let in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]

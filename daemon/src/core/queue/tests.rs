@@ -632,7 +632,7 @@ fn reply_outlives_the_topic_of_its_request() {
 fn client_that_never_reads_gets_no_more_answers() {
     let mut subscriber = Subscriber::new(1);
     let pong = encode_control(&Control::Pong { token: 1 });
-    for _ in 0..CONTROL_BYTES_MAX / pong.len() {
+    for _ in 0..ANSWER_BYTES_MAX / pong.len() {
         assert_eq!(subscriber.queue.push_control(pong.clone()), Ok(()));
     }
     assert_eq!(subscriber.queue.push_control(pong.clone()), Err(ControlFull));
@@ -643,7 +643,7 @@ fn client_that_never_reads_gets_no_more_answers() {
 #[test]
 fn farewells_take_no_room_from_answers() {
     let mut subscriber = Subscriber::stranger(1 << 20);
-    let goners = 1..=u32::try_from(CONTROL_BYTES_MAX / 32).unwrap() + 1;
+    let goners = 1..=u32::try_from(ANSWER_BYTES_MAX / 32).unwrap() + 1;
     for sender in goners.clone() {
         subscriber.queue(Block, messages(1..=1).from(sender));
         subscriber.read_all();

@@ -239,7 +239,7 @@ fn check_inherited(fd: OwnedFd, path: &Path) -> Result<OwnedFd, BindError> {
     Ok(fd)
 }
 
-fn group_id(name: &str) -> Result<u32, BindError> {
+pub(super) fn group_id(name: &str) -> Result<u32, BindError> {
     match nix::unistd::Group::from_name(name) {
         Ok(Some(group)) => Ok(group.gid.as_raw()),
         _ => Err(BindError::NoGroup(name.to_owned())),

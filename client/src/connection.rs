@@ -1,4 +1,4 @@
-//! Session: one connection, from the knock to its end, and the task that makes one after another.
+//! Connection: one, from the knock to its end, and the task that makes one after another.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
@@ -13,7 +13,6 @@ use pipebus_proto::splitter::{Frame, Span, missing, next_span};
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 use pipebus_proto::wire::{decode_control, decode_metadata, encode_control};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
 use crate::error::{Error, Result};
@@ -23,7 +22,7 @@ use crate::reconnect::Backoff;
 use crate::shared::Shared;
 use crate::shared::sending::Outbound;
 use crate::subscription::{Gap, GapCause};
-use crate::transport::Attempt;
+use crate::transport::{Attempt, Reader, Writer};
 
 /// How much is read at once.
 const READ_BYTES: usize = 128 * 1024;
@@ -43,7 +42,7 @@ const GOODBYE_WAIT: Duration = Duration::from_secs(5);
 
 /// How to reach a broker, again and again.
 #[derive(Clone, Debug)]
-pub(crate) struct Route {
+pub(crate) struct Endpoint {
     pub(crate) place: Place,
     pub(crate) name: String,
     pub(crate) timeout: Duration,
@@ -52,13 +51,13 @@ pub(crate) struct Route {
 
 /// A connection that the broker has let in.
 pub(crate) struct Established {
-    reader: pipe::Receiver,
-    writer: pipe::Sender,
+    reader: Reader,
+    writer: Writer,
     buffer: BytesMut,
     pub(crate) welcome: Welcome,
 }
 
-impl Route {
+impl Endpoint {
     /// Connects once.
     pub(crate) async fn establish(&self) -> Result<Established> {
         let handshake = async {
@@ -75,7 +74,7 @@ impl Route {
     }
 }
 
-async fn read_welcome(reader: &mut pipe::Receiver, buffer: &mut BytesMut) -> Result<Welcome> {
+async fn read_welcome(reader: &mut Reader, buffer: &mut BytesMut) -> Result<Welcome> {
     loop {
         if let Some(span) = next_span(buffer).map_err(protocol)? {
             return match control_of(&span)? {
@@ -91,7 +90,7 @@ async fn read_welcome(reader: &mut pipe::Receiver, buffer: &mut BytesMut) -> Res
 }
 
 /// Keeps the client connected until it is closed.
-pub(crate) async fn keep_connected(shared: Arc<Shared>, route: Route, first: Established) {
+pub(crate) async fn keep_connected(shared: Arc<Shared>, endpoint: Endpoint, first: Established) {
     let mut next = Some(first);
     let mut backoff = Backoff::default();
     let error = loop {
@@ -104,7 +103,7 @@ pub(crate) async fn keep_connected(shared: Arc<Shared>, route: Route, first: Est
             if !again {
                 break Error::Closed;
             }
-            if !route.reconnects {
+            if !endpoint.reconnects {
                 break Error::Disconnected;
             }
             backoff = Backoff::default();
@@ -116,7 +115,7 @@ pub(crate) async fn keep_connected(shared: Arc<Shared>, route: Route, first: Est
             () = tokio::time::sleep(backoff.next_delay(jitter())) => {}
             () = shared.stop.notified() => break Error::Closed,
         }
-        match route.establish().await {
+        match endpoint.establish().await {
             Ok(established) => next = Some(established),
             Err(error) if error.is_passing() => {}
             Err(error) => break error,
@@ -160,7 +159,7 @@ async fn run(shared: &Arc<Shared>, established: Established) -> Option<Error> {
     }
 }
 
-async fn write_loop(shared: &Shared, mut writer: pipe::Sender) {
+async fn write_loop(shared: &Shared, mut writer: Writer) {
     let mut batch = VecDeque::new();
     // When to ask the broker to confirm what it has not been asked to confirm yet.
     let mut confirm_at = None;
@@ -186,7 +185,7 @@ async fn write_loop(shared: &Shared, mut writer: pipe::Sender) {
     }
 }
 
-async fn write_some(writer: &mut pipe::Sender, batch: &mut VecDeque<Bytes>) -> std::io::Result<()> {
+async fn write_some(writer: &mut Writer, batch: &mut VecDeque<Bytes>) -> std::io::Result<()> {
     let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
     let count = batch.len().min(PIECES_MAX);
     for (piece, bytes) in pieces.iter_mut().zip(batch.iter()) {
@@ -204,7 +203,7 @@ async fn write_some(writer: &mut pipe::Sender, batch: &mut VecDeque<Bytes>) -> s
     Ok(())
 }
 
-async fn read_loop(incoming: &mut Incoming, mut reader: pipe::Receiver, mut buffer: BytesMut) -> Result<()> {
+async fn read_loop(incoming: &mut Incoming, mut reader: Reader, mut buffer: BytesMut) -> Result<()> {
     loop {
         while let Some(span) = next_span(&mut buffer).map_err(protocol)? {
             if !incoming.handle(span).await? {
@@ -365,15 +364,16 @@ impl Incoming {
         if head.kind == Kind::Reply {
             return self.handle_reply(&head, &body, &sender);
         }
+        let connection = self.shared.connection();
         let Some((topic, (listening, serving))) = self.known(head.topic) else { return };
         let message = message(&head, &body, topic, &sender);
         if head.kind == Kind::Request {
             let Some(inbox) = serving.first().cloned() else { return self.decline(&head, &message) };
-            inbox.push(Item::Whole { head, message });
+            inbox.push(Item::Whole { head, message, connection });
             return self.wait_for_room(&[inbox]).await;
         }
         let inboxes = listening.clone();
-        inboxes.iter().for_each(|inbox| inbox.push(Item::Whole { head, message: message.clone() }));
+        inboxes.iter().for_each(|inbox| inbox.push(Item::Whole { head, message: message.clone(), connection }));
         self.wait_for_room(&inboxes).await;
     }
 
