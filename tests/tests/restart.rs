@@ -114,6 +114,38 @@ async fn clients_of_a_killed_broker_come_back_and_tell_of_the_gap() {
 }
 
 #[tokio::test]
+async fn a_request_of_a_killed_brokers_client_is_not_answered_to_the_next_brokers() {
+    let mut bus = TestBus::start();
+    let serving = bus.client().await;
+    let mut server = serving.serve("question").await.unwrap();
+    let asking = bus.client().await;
+    let ask = asking.request("question", "old", std::time::Duration::from_millis(500));
+    assert!(matches!(ask.await, Err(Error::TimedOut { .. })));
+    bus.kill_broker();
+    bus.start_broker();
+    // The new broker counts from 1 again, so that the next client has the number of the last.
+    let asking = bus.client().await;
+    let request = soon("the old request", server.next()).await.unwrap();
+    assert_eq!(request.message.payload, "old");
+    let error = request.reply("an answer to the old question").await.unwrap_err();
+    assert!(matches!(error, Error::Disconnected), "{error}");
+    let ask = async {
+        loop {
+            match asking.request("question", "new", pipebus_tests::DEADLINE).await {
+                // The server has not come back yet.
+                Err(Error::NoServer { .. }) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+                answer => return answer,
+            }
+        }
+    };
+    let (answer, ()) = tokio::join!(ask, async {
+        let request = soon("the new request", server.next()).await.unwrap();
+        request.reply("an answer to the new question").await.unwrap();
+    });
+    assert_eq!(answer.unwrap().payload, "an answer to the new question");
+}
+
+#[tokio::test]
 async fn what_was_on_its_way_to_a_killed_broker_is_in_doubt_and_never_in_silence() {
     let mut bus = TestBus::start();
     let (publisher, subscriber) = (bus.client().await, bus.client().await);
