@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pipebus_proto::control::{NAME_BYTES_MAX, Overflow, Role};
+use pipebus_proto::control::{NAME_BYTES_MAX, Overflow, Purpose, Role};
 use pipebus_proto::frame::{Flags, Kind};
 use pipebus_proto::pattern::Pattern;
 use pipebus_proto::place::Address;
@@ -18,7 +18,7 @@ use crate::message::Message;
 use crate::serve::Server;
 use crate::shared::Shared;
 use crate::shared::link::Link;
-use crate::shared::sending::{Destination, Outbound, Slot};
+use crate::shared::sending::{Destination, Lacking, Outbound, Slot};
 use crate::subscription::Subscription;
 use crate::transport;
 
@@ -336,12 +336,17 @@ impl Publisher {
     /// Publishes a message if that needs no waiting.
     ///
     /// # Errors
-    /// [`Error::WouldWait`] if it does: there is no room or no connection now, or nothing was published to the topic
-    /// yet. Otherwise as [`Client::publish`].
+    /// [`Error::WouldWait`] if it does: there is no room or no connection now, or the broker has just been asked for the
+    /// topic's id. Otherwise as [`Client::publish`].
     pub fn try_publish(&self, payload: impl Into<Bytes>) -> Result<()> {
         let payload = payload.into();
         let tried = self.handle.shared.try_send(Destination::Topic(&self.slot), outbound(&payload, &[]))?;
-        tried.map_err(|_| Error::WouldWait)
+        tried.map_err(|lacking| {
+            if lacking == Lacking::Declaration {
+                self.handle.shared.declare_soon(&self.slot, Purpose::Publish);
+            }
+            Error::WouldWait
+        })
     }
 }
 

@@ -91,6 +91,7 @@ async fn read_welcome(reader: &mut Reader, buffer: &mut BytesMut) -> Result<Welc
 
 /// Keeps the client connected until it is closed.
 pub(crate) async fn keep_connected(shared: Arc<Shared>, endpoint: Endpoint, first: Established) {
+    let _unless_told = Lost(shared.clone());
     let mut next = Some(first);
     let mut backoff = Backoff::default();
     let error = loop {
@@ -115,13 +116,27 @@ pub(crate) async fn keep_connected(shared: Arc<Shared>, endpoint: Endpoint, firs
             () = tokio::time::sleep(backoff.next_delay(jitter())) => {}
             () = shared.stop.notified() => break Error::Closed,
         }
-        match endpoint.establish().await {
+        let established = tokio::select! {
+            established = endpoint.establish() => established,
+            () = shared.stop.notified() => break Error::Closed,
+        };
+        match established {
             Ok(established) => next = Some(established),
             Err(error) if error.is_passing() => {}
             Err(error) => break error,
         }
     };
     shared.closed(&error);
+}
+
+/// Ends the client with its task: if the runtime goes, nobody is to wait for ever.
+struct Lost(Arc<Shared>);
+
+impl Drop for Lost {
+    fn drop(&mut self) {
+        self.0.disconnected();
+        self.0.closed(&Error::Closed);
+    }
 }
 
 fn jitter() -> u64 {
@@ -178,7 +193,8 @@ async fn write_loop(shared: &Shared, mut writer: Writer) {
         }
         while !batch.is_empty() {
             if write_some(&mut writer, &mut batch).await.is_err() {
-                // The reader learns the same, after it has read what is left.
+                // The reader learns the same, after it has read what is left: even if nobody takes that.
+                let _reading_on = shared.awaiting_answer();
                 return std::future::pending().await;
             }
         }
@@ -332,13 +348,17 @@ impl Incoming {
         let inboxes = match self.known(topic) {
             Some((name, (inboxes, _))) => {
                 let gap = Gap { messages, topic: Some(name.clone()), cause };
-                inboxes.iter().for_each(|inbox| inbox.push(Item::Gap(gap.clone())));
+                for inbox in inboxes {
+                    inbox.push(Item::Gap(gap.clone()));
+                }
                 return;
             }
             None => self.shared.all_inboxes(),
         };
         let gap = Gap { messages, topic: None, cause };
-        inboxes.iter().for_each(|inbox| inbox.push(Item::Gap(gap.clone())));
+        for inbox in inboxes {
+            inbox.push(Item::Gap(gap.clone()));
+        }
     }
 
     async fn handle_messages(&mut self, span: &Span) {
@@ -368,12 +388,19 @@ impl Incoming {
         let Some((topic, (listening, serving))) = self.known(head.topic) else { return };
         let message = message(&head, &body, topic, &sender);
         if head.kind == Kind::Request {
-            let Some(inbox) = serving.first().cloned() else { return self.decline(&head, &message) };
-            inbox.push(Item::Whole { head, message, connection });
-            return self.wait_for_room(&[inbox]).await;
+            let taken = serving
+                .first()
+                .cloned()
+                .filter(|inbox| inbox.push(Item::Whole { head, message: message.clone(), connection }));
+            return match taken {
+                Some(inbox) => self.wait_for_room(&[inbox]).await,
+                None => self.decline(&head, &message),
+            };
         }
         let inboxes = listening.clone();
-        inboxes.iter().for_each(|inbox| inbox.push(Item::Whole { head, message: message.clone(), connection }));
+        for inbox in &inboxes {
+            inbox.push(Item::Whole { head, message: message.clone(), connection });
+        }
         self.wait_for_room(&inboxes).await;
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use pipebus_proto::frame::Head;
+use pipebus_proto::frame::{HEAD_BYTES, Head};
 use pipebus_proto::splitter::Frames;
 use pipebus_proto::topic::Topic;
 use tokio::sync::Notify;
@@ -25,6 +25,9 @@ const WAITING_BYTES_MAX: usize = 256 * 1024;
 
 /// Reading stops at this even if the app waits for an answer.
 const WAITING_BYTES_MAX_FOR_ANSWERS: usize = 64 * 1024 * 1024;
+
+/// What is smaller than this is copied when it has to wait, rather than keeping 128 KiB of what was read in memory.
+const COMPACT_BYTES_MAX: usize = 16 * 1024;
 
 /// What waits.
 #[derive(Debug, Default)]
@@ -55,10 +58,23 @@ pub(crate) enum Item {
 }
 
 impl Item {
+    /// The same in memory of its own, if it is small.
+    fn compact(self) -> Item {
+        match self {
+            Item::Frames { frames, bytes, topic, sender } if bytes < COMPACT_BYTES_MAX => {
+                Item::Frames { frames: frames.detached(), bytes, topic, sender }
+            }
+            Item::Whole { head, message, connection } if message.payload.len() < COMPACT_BYTES_MAX => {
+                Item::Whole { head, message: message.detached(), connection }
+            }
+            item => item,
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Item::Frames { bytes, .. } => *bytes,
-            Item::Whole { message, .. } => message.payload.len(),
+            Item::Whole { message, .. } => HEAD_BYTES + message.metadata.len() + message.payload.len(),
             Item::Gap(_) => 0,
         }
     }
@@ -79,12 +95,15 @@ impl Inbox {
         self.active.store(false, Ordering::Release);
     }
 
-    /// Adds what arrived, whatever waits already: it has been read. See [`Inbox::wait_for_room`].
-    pub(crate) fn push(&self, item: Item) {
+    /// Adds what arrived, whatever waits already: it has been read. See [`Inbox::wait_for_room`]. Returns whether it was
+    /// taken: after the end nothing is.
+    pub(crate) fn push(&self, item: Item) -> bool {
         let mut state = self.lock();
         if state.ended.is_some() {
-            return;
+            return false;
         }
+        // What waits behind others would keep all that was read together with it in memory.
+        let item = if state.items.is_empty() { item } else { item.compact() };
         state.bytes += item.bytes();
         match (state.items.back_mut(), item) {
             (Some(Item::Gap(before)), Item::Gap(gap)) if before.absorbs(&gap) => before.absorb(&gap),
@@ -95,6 +114,14 @@ impl Inbox {
         if let Some(waker) = waker {
             waker.wake();
         }
+        true
+    }
+
+    /// What waits, once nobody will take it.
+    pub(crate) fn drain(&self) -> VecDeque<Item> {
+        let mut state = self.lock();
+        state.bytes = 0;
+        std::mem::take(&mut state.items)
     }
 
     /// Waits until reading may go on. `awaiting_answer` tells whether the app waits for something behind.

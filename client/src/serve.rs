@@ -45,10 +45,9 @@ impl Server {
     pub async fn next(&mut self) -> Option<Request> {
         loop {
             let item = std::future::poll_fn(|context| self.inbox.poll_pop(context)).await?;
-            let Item::Whole { head, message, connection } = item else { continue };
-            let Some(call) = message.metadata().ok().and_then(|metadata| metadata.call) else { continue };
-            let (handle, topic) = (self.handle.clone(), head.topic);
-            return Some(Request { message, handle, topic, call, connection, answered: false });
+            if let Some(request) = self.request(item) {
+                return Some(request);
+            }
         }
     }
 
@@ -58,9 +57,22 @@ impl Server {
     }
 }
 
+impl Server {
+    fn request(&self, item: Item) -> Option<Request> {
+        let Item::Whole { head, message, connection } = item else { return None };
+        let call = message.metadata().ok()?.call?;
+        let (handle, topic) = (self.handle.clone(), head.topic);
+        Some(Request { message, handle, topic, call, connection, answered: false })
+    }
+}
+
 impl Drop for Server {
+    /// Whoever has asked and not been heard is told, by dropping the request.
     fn drop(&mut self) {
         self.handle.shared.forget_subscription(self.number);
+        for item in self.inbox.drain() {
+            drop(self.request(item));
+        }
     }
 }
 

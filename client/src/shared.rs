@@ -57,7 +57,7 @@ struct State {
     calls: HashMap<u64, oneshot::Sender<Result<Message>>>,
     last_correlation: u64,
     /// Who waits for the broker to confirm all messages up to a number.
-    flushes: Vec<(u64, oneshot::Sender<Result<()>>)>,
+    flushes: Vec<(u64, oneshot::Sender<()>)>,
     subscriptions: BTreeMap<u32, Wanted>,
     /// Messages in doubt that no flush has reported yet.
     in_doubt: u64,
@@ -169,40 +169,54 @@ impl Shared {
         self.subscriptions_changed();
     }
 
-    /// Ends a subscription and waits for the broker's word.
+    /// Ends a subscription and waits for the broker's word, if there is a broker that knows of it.
     pub(crate) async fn unsubscribe(&self, number: u32) -> Result<()> {
-        let (answer, answered) = oneshot::channel();
-        self.lock().questions.insert(Regarding::Subscription(number), Question { answer, slot: None });
+        let answered = {
+            let mut state = self.lock();
+            let known = matches!(state.phase, Phase::Up { .. }) && state.subscriptions.contains_key(&number);
+            known.then(|| {
+                let (answer, answered) = oneshot::channel();
+                state.questions.insert(Regarding::Subscription(number), Question { answer, slot: None });
+                answered
+            })
+        };
         self.forget_subscription(number);
+        let Some(answered) = answered else { return Ok(()) };
         let _awaiting = self.awaiting_answer();
         answered.await.unwrap_or(Err(Error::Disconnected))
     }
 
-    /// Waits until the broker has routed all that was sent before.
+    /// Waits until the broker has routed all that was sent before. What is in doubt is reported here, once.
     pub(crate) async fn flush(&self) -> Result<()> {
-        let (answer, answered) = oneshot::channel();
         loop {
             let mut room = pin!(self.room.notified());
             room.as_mut().enable();
-            {
+            let asked = {
                 let mut state = self.lock();
                 let in_doubt = std::mem::take(&mut state.in_doubt);
                 match &state.phase {
                     _ if in_doubt > 0 => return Err(Error::Unconfirmed { messages: in_doubt }),
                     Phase::Up { .. } => {
+                        let (answer, answered) = oneshot::channel();
                         let token = state.outgoing.ask_to_confirm();
                         state.flushes.push((token, answer));
-                        break;
+                        Some(answered)
                     }
                     Phase::Closed(error) => return Err(error.clone()),
-                    Phase::Down | Phase::Closing => {}
+                    Phase::Down | Phase::Closing => None,
                 }
+            };
+            let Some(answered) = asked else {
+                room.await;
+                continue;
+            };
+            self.work.notify_one();
+            let _awaiting = self.awaiting_answer();
+            // If the connection is lost, what is now in doubt is found above.
+            if answered.await.is_ok() {
+                return Ok(());
             }
-            room.await;
         }
-        self.work.notify_one();
-        let _awaiting = self.awaiting_answer();
-        answered.await.unwrap_or(Err(Error::Disconnected))
     }
 
     /// Begins a request: its correlation, and where the answer will come.

@@ -18,6 +18,9 @@ use crate::core::bus::Instance;
 use crate::core::queue::Introductions;
 use crate::outbox::Outbox;
 
+/// More than the metadata of an answer.
+const METADATA_BYTES: u64 = 64;
+
 /// The topics on which the broker answers.
 pub(crate) fn topics() -> Vec<Topic> {
     [STATUS, INSTANCES, TOPICS].into_iter().filter_map(|name| Topic::new(name).ok()).collect()
@@ -30,7 +33,13 @@ pub(crate) async fn answer(broker: &Broker, topic: &Topic, id: TopicId, call: Ca
         INSTANCES => serde_json::to_vec(&instances(broker)),
         _ => serde_json::to_vec(&topic_list(broker)),
     };
+    let max = broker.config.limits().message_bytes_max;
     let (payload, flags) = match json {
+        // Metadata counts, too.
+        Ok(json) if json.len() as u64 > max - METADATA_BYTES => {
+            let text = format!("the answer has {} bytes, more than limits.message_bytes_max; raise that", json.len());
+            (Bytes::from(text), Flags::FAILED)
+        }
         Ok(json) => (Bytes::from(json), Flags::NONE),
         Err(error) => (Bytes::from(error.to_string()), Flags::FAILED),
     };

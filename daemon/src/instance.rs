@@ -34,7 +34,7 @@ pub(crate) const FAREWELL_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves one client: waits for its Hello, lets it in or says why not, and routes what it sends until it ends.
 /// `handshake` is dropped once that is decided.
-pub(crate) async fn serve<R, W, H>(broker: Arc<Broker>, arrived: Arrived<R, W>, handshake: H, shutdown: Shutdown)
+pub(crate) async fn serve<R, W, H>(broker: Arc<Broker>, arrived: Arrived<R, W>, handshake: H, mut shutdown: Shutdown)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -42,7 +42,10 @@ where
     let Arrived { mut reader, mut writer, peer } = arrived;
     let deadline = Instant::now() + broker.config.handshake_timeout();
     let mut buffer = ReadBuffer::default();
-    let hello = timeout_at(deadline, read_hello(&mut reader, &mut buffer)).await;
+    let hello = tokio::select! {
+        hello = timeout_at(deadline, read_hello(&mut reader, &mut buffer)) => hello,
+        () = shutdown.reached(Phase::Draining) => Ok(Err(Refused::new(Reason::Exhausted, "the broker shuts down"))),
+    };
     let late = Refused::new(Reason::Protocol, "no Hello came within the handshake time-out");
     let outbox = Arc::new(Outbox::new(&broker.config.limits()));
     let let_in = hello.unwrap_or(Err(late)).and_then(|name| {
@@ -120,6 +123,8 @@ where
         let mut read = std::pin::pin!(read_loop(&mut inlet, buffer, reader, drain));
         tokio::select! {
             ended = &mut read => ended,
+            // It still waits for somebody's room; what it has read so far is all that there is time for.
+            () = shutdown.reached(Phase::Closing) => Ended::Drained,
             () = outbox.kicked() => {
                 // It may be too slow even for a farewell.
                 let farewell = timeout(FAREWELL_WAIT, write).await.ok().flatten();
@@ -215,8 +220,9 @@ async fn read_loop<R: AsyncRead + Unpin>(
     mut reader: R,
     mut shutdown: Shutdown,
 ) -> Ended {
-    // After the shutdown began: as much as a pipe can hold, so that a client that never stops is not read for ever.
-    let mut drain_bytes: Option<usize> = None;
+    // Once the shutdown has begun: until when more is waited for, and how much has been read. What is there is taken,
+    // up to what a pipe can hold: a client that never stops is not read for ever.
+    let mut drain: Option<(Instant, usize)> = None;
     loop {
         loop {
             match next_span(buffer.bytes()) {
@@ -230,16 +236,16 @@ async fn read_loop<R: AsyncRead + Unpin>(
             }
         }
         let wanted = missing(buffer.bytes());
-        let read = match drain_bytes {
+        let read = match drain {
             None => tokio::select! {
                 read = buffer.read(&mut reader, wanted) => read,
                 () = shutdown.reached(Phase::Draining) => {
-                    drain_bytes = Some(0);
+                    drain = Some((Instant::now() + DRAIN_WAIT, 0));
                     continue;
                 }
             },
-            Some(bytes) if bytes > 4 * FRAME_BYTES_MAX => return Ended::Drained,
-            Some(_) => match timeout(DRAIN_WAIT, buffer.read(&mut reader, wanted)).await {
+            Some((_, bytes)) if bytes > 4 * FRAME_BYTES_MAX => return Ended::Drained,
+            Some((until, _)) => match timeout_at(until, buffer.read(&mut reader, wanted)).await {
                 Ok(read) => read,
                 Err(_) => return Ended::Drained,
             },
@@ -247,7 +253,7 @@ async fn read_loop<R: AsyncRead + Unpin>(
         match read {
             Ok(bytes @ 1..) => {
                 inlet.count_bytes(bytes);
-                drain_bytes = drain_bytes.map(|sum| sum + bytes);
+                drain = drain.map(|(until, sum)| (until, sum + bytes));
             }
             _ => return Ended::Gone,
         }

@@ -34,6 +34,8 @@ pub(crate) struct Outbox {
     work: Notify,
     /// Rung for publishers that wait for room.
     room: Notify,
+    /// Held by the one publisher that has its turn to wait for room.
+    turn: tokio::sync::Mutex<()>,
     /// Rung when the instance is to be disconnected.
     kick: Notify,
     /// How much is taken from the queue at once.
@@ -47,6 +49,8 @@ struct State {
     queue: Queue,
     /// Set once nothing more is taken.
     farewell: Option<Farewell>,
+    /// How many publishers wait for their turn or for room.
+    waiting: usize,
     /// In an episode of losing messages; each is logged once.
     losing: bool,
     /// For the log; known once the instance is.
@@ -65,11 +69,12 @@ pub(crate) enum Next {
 impl Outbox {
     pub(crate) fn new(limits: &Limits) -> Outbox {
         let queue = Queue::new(limits.queue_bytes_max, limits.stall_timeout, Instant::now().into_std());
-        let state = State { queue, farewell: None, losing: false, instance: InstanceId::BROKER };
+        let state = State { queue, farewell: None, waiting: 0, losing: false, instance: InstanceId::BROKER };
         Outbox {
             state: Mutex::new(state),
             work: Notify::new(),
             room: Notify::new(),
+            turn: tokio::sync::Mutex::new(()),
             kick: Notify::new(),
             batch_bytes: BATCH_BYTES_MAX.min(limits.queue_bytes_max / 4).max(1),
             counters: Counters::default(),
@@ -81,9 +86,23 @@ impl Outbox {
         self.lock().instance = instance;
     }
 
-    /// Takes a span, or as much of it as its policy lets it; see [`Queue::push`].
+    /// Takes a span, or as much of it as its policy lets it; see [`Queue::push`]. Whoever may wait does so, behind those
+    /// who wait already: otherwise small messages would always slip in before a large one.
     pub(crate) fn push(&self, span: Span, overflow: Overflow, names: Introductions<'_>) -> Pushed {
-        let mut state = self.lock();
+        let state = self.lock();
+        if overflow == Overflow::Block && state.waiting > 0 && state.farewell.is_none() {
+            return Pushed::Full(span);
+        }
+        self.push_now(state, span, overflow, names)
+    }
+
+    fn push_now(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        span: Span,
+        overflow: Overflow,
+        names: Introductions<'_>,
+    ) -> Pushed {
         if state.farewell.is_some() {
             return Pushed::Queued;
         }
@@ -104,16 +123,20 @@ impl Outbox {
         pushed
     }
 
-    /// Pushes what did not fit, waiting for room as long as the policy says. Returns the messages dropped.
+    /// Pushes what did not fit, waiting for its turn and for room as long as the policy says. Returns the messages
+    /// dropped.
     ///
     /// # Cancel safety
     /// Cancelled, it leaves out what has not been pushed.
     pub(crate) async fn push_waiting(&self, rest: Span, overflow: Overflow, names: Introductions<'_>) -> u64 {
+        let _waiting = Waiting::begin(self);
+        // Fair: in the order of their coming.
+        let _turn = self.turn.lock().await;
         let mut rest = rest;
         loop {
             let mut room = pin!(self.room.notified());
             room.as_mut().enable();
-            match self.push(rest, overflow, names) {
+            match self.push_now(self.lock(), rest, overflow, names) {
                 Pushed::Full(still) => rest = still,
                 Pushed::Dropped { messages } => return messages,
                 Pushed::Queued | Pushed::Disconnect => return 0,
@@ -159,13 +182,15 @@ impl Outbox {
     }
 
     pub(crate) fn forget_topic(&self, topic: TopicId) {
-        self.lock().queue.forget_topic(topic);
-        self.work.notify_one();
+        if self.lock().queue.forget_topic(topic) {
+            self.work.notify_one();
+        }
     }
 
     pub(crate) fn forget_sender(&self, sender: InstanceId) {
-        self.lock().queue.forget_sender(sender);
-        self.work.notify_one();
+        if self.lock().queue.forget_sender(sender) {
+            self.work.notify_one();
+        }
     }
 
     /// Waits for something to write and puts it into `batch`.
@@ -222,6 +247,22 @@ impl Outbox {
     /// A panic elsewhere leaves a queue that is still whole: each change to it ends before anything can panic.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A publisher that waits.
+struct Waiting<'a>(&'a Outbox);
+
+impl Waiting<'_> {
+    fn begin(outbox: &Outbox) -> Waiting<'_> {
+        outbox.lock().waiting += 1;
+        Waiting(outbox)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().waiting -= 1;
     }
 }
 

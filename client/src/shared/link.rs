@@ -62,13 +62,7 @@ impl Shared {
         state.subscriptions.values().for_each(|wanted| wanted.inbox.deactivate());
         state.questions.drain().for_each(|(_, question)| drop(question.answer.send(Err(Error::Disconnected))));
         state.calls.drain().for_each(|(_, call)| drop(call.send(Err(Error::Disconnected))));
-        if !state.flushes.is_empty() {
-            let messages = std::mem::take(&mut state.in_doubt);
-            for (_, flush) in state.flushes.drain(..) {
-                let answer = if messages > 0 { Err(Error::Unconfirmed { messages }) } else { Err(Error::Disconnected) };
-                let _ = flush.send(answer);
-            }
-        }
+        state.flushes.clear();
         let again = matches!(state.phase, Phase::Up { .. } | Phase::Down);
         if again {
             state.phase = Phase::Down;
@@ -83,7 +77,13 @@ impl Shared {
     /// The end, for this reason: all that waits is told.
     pub(crate) fn closed(&self, error: &Error) {
         let mut state = self.lock();
+        if let Phase::Closed(_) = state.phase {
+            return;
+        }
         state.phase = Phase::Closed(error.clone());
+        state.flushes.clear();
+        state.questions.drain().for_each(|(_, question)| drop(question.answer.send(Err(error.clone()))));
+        state.calls.drain().for_each(|(_, call)| drop(call.send(Err(error.clone()))));
         let reason = Some(error).filter(|error| !matches!(error, Error::Closed));
         for wanted in std::mem::take(&mut state.subscriptions).into_values() {
             wanted.inbox.end(reason.cloned());
@@ -139,7 +139,7 @@ impl Shared {
             Some(waiter) => drop(waiter.send(Ok(()))),
             None if wanted.role == Role::Subscribe => {
                 let gap = Gap { messages: None, topic: None, cause: GapCause::Reconnected };
-                wanted.inbox.push(Item::Gap(gap));
+                let _ = wanted.inbox.push(Item::Gap(gap));
             }
             None => {}
         }
@@ -174,7 +174,7 @@ impl Shared {
         let flushes = std::mem::take(&mut state.flushes);
         for (wanted, flush) in flushes {
             if wanted <= sequence {
-                let _ = flush.send(Ok(()));
+                let _ = flush.send(());
             } else {
                 state.flushes.push((wanted, flush));
             }

@@ -154,19 +154,23 @@ impl Shared {
 
     /// Asks the broker for a topic's id. If the connection is lost meanwhile, the caller meets that next.
     async fn declare(&self, slot: &Arc<Slot>, purpose: Purpose) -> Result<()> {
-        let (answer, answered) = oneshot::channel();
-        {
-            let mut state = self.lock();
-            let token = state.number();
-            let question = Question { answer, slot: Some((slot.clone(), purpose)) };
-            state.questions.insert(Regarding::Declare(token), question);
-            state.outgoing.push_control(&Control::Declare { token, topic: slot.topic.to_string(), purpose });
-        }
+        let Some(answered) = self.lock().ask_to_declare(slot, purpose) else { return Ok(()) };
         self.work.notify_one();
         let _awaiting = self.awaiting_answer();
         match answered.await {
             Ok(Err(Error::Disconnected)) | Err(_) => Ok(()),
             Ok(answer) => answer,
+        }
+    }
+
+    /// Asks for a topic's id and does not wait for it.
+    pub(crate) fn declare_soon(&self, slot: &Arc<Slot>, purpose: Purpose) {
+        let mut state = self.lock();
+        let asked = |question: &Question| question.slot.as_ref().is_some_and(|(asked, _)| Arc::ptr_eq(asked, slot));
+        if !state.questions.values().any(asked) {
+            let _ = state.ask_to_declare(slot, purpose);
+            drop(state);
+            self.work.notify_one();
         }
     }
 
@@ -178,6 +182,17 @@ impl Shared {
 }
 
 impl State {
+    /// Asks for a topic's id, if there is anybody to ask.
+    fn ask_to_declare(&mut self, slot: &Arc<Slot>, purpose: Purpose) -> Option<oneshot::Receiver<Result<()>>> {
+        let Phase::Up { .. } = self.phase else { return None };
+        let (answer, answered) = oneshot::channel();
+        let token = self.number();
+        let question = Question { answer, slot: Some((slot.clone(), purpose)) };
+        self.questions.insert(Regarding::Declare(token), question);
+        self.outgoing.push_control(&Control::Declare { token, topic: slot.topic.to_string(), purpose });
+        Some(answered)
+    }
+
     /// Appends a message if it can go now; then says whether the writer is to be rung.
     fn try_send(
         &mut self,

@@ -18,6 +18,10 @@ use crate::core::stall::StallClock;
 /// Bytes of control frames that may wait, beside the messages: answers to what the client asked.
 pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
+/// A span that is smaller than this is copied when it has to wait, rather than keeping in memory all that was read
+/// together with it: so what a queue holds in memory is a few times its bound at most.
+const COMPACT_BYTES_MAX: usize = 16 * 1024;
+
 /// Gaps on different topics that may stand side by side before they become one on several topics.
 const GAPS_SIDE_BY_SIDE_MAX: usize = 16;
 
@@ -215,27 +219,31 @@ impl Queue {
         self.stall.progress(self.is_idle(), now);
     }
 
-    /// The topic will not be seen again: tells the client, if it was told of the topic.
+    /// The topic will not be seen again: tells the client, if it was told of the topic; returns whether it was.
     ///
     /// A message whose sender retracts its topic in the middle ends there. Replies go on: they are for a requester that
     /// need not keep the topic of its request.
-    pub fn forget_topic(&mut self, topic: TopicId) {
+    pub fn forget_topic(&mut self, topic: TopicId) -> bool {
         let ends = |message: &Unfinished| message.topic == topic && message.kind != Kind::Reply;
         let cut_short = self.unfinished.extract_if(.., |_, message| ends(message)).collect::<Vec<_>>();
         for (sender, message) in cut_short {
-            self.withdraw(self.entries.len(), sender, message.sequence);
+            self.withdraw(self.entries.len(), 0, sender, message.sequence);
         }
-        if self.topics_told.remove(&topic) {
+        let told = self.topics_told.remove(&topic);
+        if told {
             self.push_note(encode_control(&Control::TopicGone { topic }));
         }
+        told
     }
 
-    /// The sender has left: tells the client, if it was told of the sender.
-    pub fn forget_sender(&mut self, sender: InstanceId) {
+    /// The sender has left: tells the client, if it was told of the sender; returns whether it was.
+    pub fn forget_sender(&mut self, sender: InstanceId) -> bool {
         self.unfinished.remove(&sender);
-        if self.senders_told.remove(&sender) {
+        let told = self.senders_told.remove(&sender);
+        if told {
             self.push_note(encode_control(&Control::SenderGone { sender }));
         }
+        told
     }
 
     /// When a `block` subscriber that takes nothing from now on counts as stalled.
@@ -326,7 +334,11 @@ impl Queue {
         self.append_known(span, overflow);
     }
 
-    fn append_known(&mut self, span: Span, overflow: Overflow) {
+    fn append_known(&mut self, mut span: Span, overflow: Overflow) {
+        // What waits behind others would keep all that was read together with it in memory.
+        if span.bytes.len() < COMPACT_BYTES_MAX && !self.entries.is_empty() {
+            span.bytes = Bytes::copy_from_slice(&span.bytes);
+        }
         self.bytes += span.bytes.len();
         if may_be_dropped(overflow) {
             self.droppable_bytes += span.bytes.len();
@@ -369,7 +381,7 @@ impl Queue {
         }
         if self.passes(&span) {
             if !self.fits(&span) {
-                self.abandon(self.entries.len(), &span);
+                self.abandon(self.entries.len(), 0, &span);
             } else {
                 if span.part == Part::Last {
                     self.unfinished.remove(&span.sender);
@@ -388,25 +400,27 @@ impl Queue {
         self.unfinished.get(&fragment.sender).is_some_and(|message| message.sequence == fragment.first)
     }
 
-    /// Drops a message of which fragments wait or have been sent. The gap stands before entry `at`. Returns where that
-    /// entry is now.
-    fn abandon(&mut self, at: usize, fragment: &Span) -> usize {
-        let at = self.withdraw(at, fragment.sender, fragment.first);
+    /// Drops a message of which fragments wait, none before entry `from`, or have been sent. The gap stands before entry
+    /// `at`. Returns where that entry is now.
+    fn abandon(&mut self, at: usize, from: usize, fragment: &Span) -> usize {
+        let at = self.withdraw(at, from, fragment.sender, fragment.first);
         self.lose(at, fragment.topic, 1)
     }
 
-    /// Takes out what waits of a message, lets nothing follow, and tells the client, before entry `at`, to forget what
-    /// it got. Returns where that entry is now.
-    fn withdraw(&mut self, at: usize, sender: InstanceId, sequence: u64) -> usize {
+    /// Takes out what waits of a message, from entry `from` to its end, lets nothing follow, and tells the client, before
+    /// entry `at`, to forget what it got. Returns where that entry is now.
+    fn withdraw(&mut self, at: usize, from: usize, sender: InstanceId, sequence: u64) -> usize {
         let mut first_waits = false;
+        let mut last_waits = false;
         let mut at = at;
-        let mut index = 0;
-        while index < self.entries.len() {
+        let mut index = from;
+        while index < self.entries.len() && !last_waits {
             match &self.entries[index] {
                 Entry::Messages { span, overflow }
                     if span.part != Part::Whole && span.sender == sender && span.first == sequence =>
                 {
                     first_waits |= span.part == Part::First;
+                    last_waits = span.part == Part::Last;
                     let (bytes, overflow) = (span.bytes.len(), *overflow);
                     self.discount(bytes, overflow);
                     self.entries.remove(index);
@@ -449,18 +463,19 @@ impl Queue {
     fn keep_latest(&mut self, rest: Span, overflow: Overflow, names: Introductions<'_>) -> Pushed {
         let before = self.dropped;
         let topic = rest.topic;
-        let mut index = 0;
-        while index < self.entries.len() {
-            match &self.entries[index] {
+        // In one pass: taking entries out of the middle, one by one, would take the square of their number.
+        for entry in std::mem::take(&mut self.entries) {
+            match entry {
                 Entry::Messages { span, overflow: Overflow::Latest }
                     if span.topic == topic && span.part == Part::Whole =>
                 {
-                    let (bytes, messages) = (span.bytes.len(), span.messages());
-                    self.discount(bytes, Overflow::Latest);
-                    self.entries.remove(index);
-                    index = self.lose(index, topic, messages);
+                    self.discount(span.bytes.len(), Overflow::Latest);
+                    self.lose(self.entries.len(), topic, span.messages());
                 }
-                _ => index += 1,
+                Entry::Gap { topic, messages } => {
+                    self.place_gap(self.entries.len(), topic, messages);
+                }
+                other => self.entries.push_back(other),
             }
         }
         let older = rest.frames - 1;
@@ -488,7 +503,7 @@ impl Queue {
                 }
             };
             if span.part != Part::Whole {
-                index = self.abandon(index, &span);
+                index = self.abandon(index, index, &span);
                 continue;
             }
             let (topic, bytes) = (span.topic, span.bytes.len());
@@ -508,6 +523,10 @@ impl Queue {
     fn lose(&mut self, at: usize, topic: TopicId, messages: u64) -> usize {
         self.dropped += messages;
         let topic = if self.topics_told.contains(&topic) { topic } else { TopicId(0) };
+        self.place_gap(at, topic, messages)
+    }
+
+    fn place_gap(&mut self, at: usize, topic: TopicId, messages: u64) -> usize {
         let is_gap = |entry: Option<&Entry>| matches!(entry, Some(Entry::Gap { .. }));
         let mut start = at;
         while start > 0 && is_gap(self.entries.get(start - 1)) {

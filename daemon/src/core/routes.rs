@@ -5,18 +5,19 @@
 //! readers work on a snapshot that nobody changes, and need no lock. Topic ids are never used again; pages whose
 //! topics are all gone are freed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use pipebus_proto::control::Overflow;
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 
-const PAGE: usize = 256;
+const PAGE: u32 = 256;
 
 /// A snapshot of all routes. `T` is where an instance's messages go.
 #[derive(Clone, Debug)]
 pub struct Routes<T> {
-    pages: Vec<Option<Arc<Page<T>>>>,
+    pages: BTreeMap<u32, Arc<Page<T>>>,
 }
 
 type Page<T> = Vec<Option<Arc<Route<T>>>>;
@@ -45,30 +46,25 @@ pub struct Target<T> {
 
 impl<T> Default for Routes<T> {
     fn default() -> Self {
-        Routes { pages: Vec::new() }
+        Routes { pages: BTreeMap::new() }
     }
 }
 
 impl<T> Routes<T> {
     /// The way of a topic's messages, if the topic is declared.
     pub fn get(&self, topic: TopicId) -> Option<&Arc<Route<T>>> {
-        let index = topic.0 as usize;
-        self.pages.get(index / PAGE)?.as_ref()?.get(index % PAGE)?.as_ref()
+        self.pages.get(&(topic.0 / PAGE))?.get((topic.0 % PAGE) as usize)?.as_ref()
     }
 }
 
 impl<T: Clone> Routes<T> {
     /// Puts a route in, or takes it out.
     pub fn set(&mut self, topic: TopicId, route: Option<Route<T>>) {
-        let (page, slot) = (topic.0 as usize / PAGE, topic.0 as usize % PAGE);
-        if self.pages.len() <= page {
-            self.pages.resize(page + 1, None);
-        }
-        let entry = &mut self.pages[page];
-        let routes = Arc::make_mut(entry.get_or_insert_with(|| Arc::new(vec![None; PAGE])));
-        routes[slot] = route.map(Arc::new);
+        let page = self.pages.entry(topic.0 / PAGE).or_insert_with(|| Arc::new(vec![None; PAGE as usize]));
+        let routes = Arc::make_mut(page);
+        routes[(topic.0 % PAGE) as usize] = route.map(Arc::new);
         if routes.iter().all(Option::is_none) {
-            *entry = None;
+            self.pages.remove(&(topic.0 / PAGE));
         }
     }
 }
@@ -97,6 +93,6 @@ mod tests {
         let mut routes = Routes::default();
         routes.set(TopicId(1000), Some(route("a")));
         routes.set(TopicId(1000), None);
-        assert!(routes.pages.iter().all(Option::is_none));
+        assert!(routes.pages.is_empty());
     }
 }

@@ -103,7 +103,10 @@ impl Listener {
             while let Some(knock) = self.finder.next_knock() {
                 match self.meet(&knock) {
                     Ok(arrived) => return Ok(arrived),
-                    Err(unfit) => debug!(id = %knock.id, reason = %unfit, "a knock led nowhere"),
+                    Err(unfit) => {
+                        debug!(id = %knock.id, reason = %unfit, "a knock led nowhere");
+                        tokio::task::yield_now().await;
+                    }
                 }
             }
             self.warn_of_garbage();
@@ -113,6 +116,8 @@ impl Listener {
             }
             self.door.readable().await?;
             let mut bytes = vec![0; DOOR_BYTES];
+            // Whoever floods the door is not to keep the broker from all else.
+            tokio::task::yield_now().await;
             match self.door.try_read(&mut bytes) {
                 Ok(count) => self.finder.push(&bytes[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

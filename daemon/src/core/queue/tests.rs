@@ -648,6 +648,8 @@ fn farewells_take_no_room_from_answers() {
         subscriber.queue(Block, messages(1..=1).from(sender));
         subscriber.read_all();
     }
-    goners.for_each(|sender| subscriber.queue.forget_sender(InstanceId(sender)));
+    for sender in goners {
+        subscriber.queue.forget_sender(InstanceId(sender));
+    }
     assert_eq!(subscriber.queue.push_control(encode_control(&Control::Pong { token: 1 })), Ok(()));
 }
