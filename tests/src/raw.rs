@@ -100,6 +100,11 @@ impl RawClient {
         self.up = Some(open(path.as_ref(), OFlags::WRONLY).unwrap());
     }
 
+    /// Writes a few bytes, if the broker still reads.
+    pub fn write_if_heard(&self, bytes: &[u8]) {
+        let _ = rustix::io::write(self.up.as_ref().unwrap(), bytes);
+    }
+
     /// Writes any bytes, all of them.
     pub fn write(&self, bytes: &[u8]) {
         let mut rest = bytes;
@@ -113,9 +118,11 @@ impl RawClient {
         });
     }
 
-    /// Whether the broker has closed the pipe that this client writes to.
-    pub fn is_cut_off(&self) -> bool {
-        rustix::io::write(self.up.as_ref().unwrap(), &[0]) == Err(Errno::PIPE)
+    /// Whether the broker has closed the pipe that this client writes to; writes nothing.
+    pub fn is_gone(&self) -> bool {
+        let mut polled = [PollFd::new(self.up.as_ref().unwrap(), PollFlags::OUT)];
+        rustix::event::poll(&mut polled, Some(&Timespec::default())).unwrap();
+        polled[0].revents().contains(PollFlags::ERR)
     }
 
     /// Sends a control frame.

@@ -56,7 +56,7 @@ fn who_breaks_the_protocol_is_told_how_and_disconnected() {
         let Some(Control::Refused { text, .. }) = raw.hear() else { panic!("{what}: not refused") };
         assert_eq!(raw.hear(), Some(Control::Goodbye { cause: Farewell::Protocol }), "{what}: {text}");
         assert_eq!(raw.hear(), None);
-        wait_for("the pipe to be closed", || raw.is_cut_off().then_some(()));
+        wait_for("the pipe to be closed", || raw.is_gone().then_some(()));
     };
     use pipebus_proto::topic::{InstanceId, TopicId};
     check("no frame", &|raw, _| raw.write(&[0xff; 64]));
@@ -272,5 +272,5 @@ fn a_client_that_ignores_its_disconnection_is_disconnected_all_the_same() {
     for number in 1..100 {
         publisher.write(&message(me.client, topic, number, &[0; 10_000]));
     }
-    wait_for("its pipe to be closed", || slow.is_cut_off().then_some(()));
+    wait_for("its pipe to be closed", || slow.is_gone().then_some(()));
 }
