@@ -12,8 +12,9 @@ use pipebus_proto::wire::encode_value;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::connection::{Endpoint, call, keep_connected};
+use crate::connection::{Endpoint, keep_connected};
 use crate::error::{Error, Result};
+use crate::incoming::call;
 use crate::message::Message;
 use crate::serve::Server;
 use crate::shared::Shared;

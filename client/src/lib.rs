@@ -28,6 +28,7 @@ mod client;
 mod connection;
 mod error;
 mod inbox;
+mod incoming;
 mod message;
 mod outgoing;
 mod reconnect;
