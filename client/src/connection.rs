@@ -18,10 +18,13 @@ use crate::error::{Error, Result};
 use crate::incoming::{Incoming, control_of, protocol};
 use crate::reconnect::Backoff;
 use crate::shared::Shared;
-use crate::transport::{Attempt, Reader, Writer};
+use crate::transport::{Attempt, Reader, Writer, grow};
 
 /// How much is read at once.
 const READ_BYTES: usize = 128 * 1024;
+
+/// What a pipe holds unless it was made larger (pipe(7)).
+const DEFAULT_PIPE_BYTES: usize = 64 * 1024;
 
 /// Pieces in one vectored write.
 const PIECES_MAX: usize = 64;
@@ -161,6 +164,7 @@ async fn run(shared: &Arc<Shared>, established: Established) -> Option<Error> {
 
 async fn write_loop(shared: &Shared, mut writer: Writer) {
     let mut batch = VecDeque::new();
+    let mut grown = false;
     // When to ask the broker to confirm what it has not been asked to confirm yet.
     let mut confirm_at = None;
     loop {
@@ -177,7 +181,12 @@ async fn write_loop(shared: &Shared, mut writer: Writer) {
             continue;
         }
         while !batch.is_empty() {
-            if write_some(&mut writer, &mut batch).await.is_err() {
+            let written = write_some(&mut writer, &mut batch).await;
+            if !batch.is_empty() && !grown {
+                grown = true;
+                grow(&writer);
+            }
+            if written.is_err() {
                 // The reader learns the same, after it has read what is left: even if nobody takes that.
                 let _reading_on = shared.awaiting_answer();
                 return std::future::pending().await;
@@ -205,6 +214,7 @@ async fn write_some(writer: &mut Writer, batch: &mut VecDeque<Bytes>) -> std::io
 }
 
 async fn read_loop(incoming: &mut Incoming, mut reader: Reader, mut buffer: BytesMut) -> Result<()> {
+    let mut grown = false;
     loop {
         while let Some(span) = next_span(&mut buffer).map_err(protocol)? {
             if !incoming.handle(span).await? {
@@ -216,8 +226,12 @@ async fn read_loop(incoming: &mut Incoming, mut reader: Reader, mut buffer: Byte
             buffer.reserve(room);
         }
         match reader.read_buf(&mut buffer).await {
-            Ok(1..) => {}
-            _ => return Ok(()),
+            Ok(0) | Err(_) => return Ok(()),
+            Ok(bytes) if bytes >= DEFAULT_PIPE_BYTES && !grown => {
+                grown = true;
+                grow(&reader);
+            }
+            Ok(_) => {}
         }
     }
 }

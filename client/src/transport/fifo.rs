@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +17,10 @@ use rustix::io::Errno;
 use tokio::net::unix::pipe;
 
 use crate::error::{Error, Result};
+
+/// What a pipe grows to. The kernel would allow 1 MiB, but all pipes of a user together get 64 MiB by default, and new
+/// ones only 8 KiB once that is used up (pipe(7), pipe-user-pages-soft): a quarter leaves room for 256 busy pipes.
+const PIPE_BYTES: usize = 256 * 1024;
 
 /// How long to wait before knocking again on a door that is full: the broker is busy letting others in.
 const DOOR_RETRY: Duration = Duration::from_millis(2);
@@ -90,6 +94,12 @@ impl Attempt {
             }
         }
     }
+}
+
+/// Makes a pipe that was full larger, once: each time it is full costs a switch between processes. The kernel may refuse,
+/// as when this user has many large pipes already (pipe(7), pipe-user-pages-soft); then it stays as it is.
+pub(crate) fn grow(pipe: &impl AsFd) {
+    let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES);
 }
 
 /// What the session bus's place depends on.

@@ -3,4 +3,4 @@
 #[cfg(unix)]
 mod fifo;
 #[cfg(unix)]
-pub(crate) use fifo::{Attempt, Reader, Writer, surroundings};
+pub(crate) use fifo::{Attempt, Reader, Writer, grow, surroundings};
