@@ -128,7 +128,8 @@ async fn disconnect_ends_the_connection_and_the_client_comes_back_with_a_gap() {
             Delivery::Gap(gap) => break gap,
         }
     };
-    assert!(received > 0 && received < 500);
+    // None at all, if the first batch was more than its queue takes: what waits is lost with the connection.
+    assert!(received < 500);
     assert_eq!((gap.cause, gap.messages), (GapCause::Reconnected, None));
     // It may have come back in the middle of the flood, and been too slow again.
     let again = async {
