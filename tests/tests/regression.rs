@@ -32,6 +32,8 @@ async fn a_flush_that_was_given_up_leaves_the_doubt_to_the_next() {
     client.publish("doubt", "0").await.unwrap();
     client.flush().await.unwrap();
     bus.broker().signal(Signal::STOP);
+    let stat = format!("/proc/{}/stat", bus.broker().0.id());
+    wait_until("the broker to stop", async || std::fs::read_to_string(&stat).unwrap().contains(") T ")).await;
     for _ in 0..10 {
         client.publish("doubt", "x").await.unwrap();
     }

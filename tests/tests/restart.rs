@@ -123,6 +123,8 @@ async fn a_request_of_a_killed_brokers_client_is_not_answered_to_the_next_broker
     assert!(matches!(ask.await, Err(Error::TimedOut { .. })));
     bus.kill_broker();
     bus.start_broker();
+    let served = async || bus.log().matches("role: Serve").count() >= 2;
+    pipebus_tests::wait_until("the server to be back", served).await;
     // The new broker counts from 1 again, so that the next client has the number of the last.
     let asking = bus.client().await;
     let request = soon("the old request", server.next()).await.unwrap();
