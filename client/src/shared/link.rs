@@ -123,7 +123,8 @@ impl Shared {
 
     /// The broker's answer to a Declare.
     pub(crate) fn handle_declared(&self, token: u32, topic: TopicId) {
-        let question = self.lock().questions.remove(&Regarding::Declare(token));
+        let mut state = self.lock();
+        let question = state.questions.remove(&Regarding::Declare(token));
         if let Some(Question { answer, slot: Some((slot, purpose)) }) = question {
             slot.remember(purpose, topic);
             let _ = answer.send(Ok(()));

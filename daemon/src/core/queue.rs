@@ -160,7 +160,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes what is written next: at least one frame, otherwise at most `bytes_max` bytes. Returns the messages in it.
+    /// Takes what is written next: at least one frame, otherwise at most `bytes_max` bytes and the gaps between them.
+    /// Returns the messages in it.
     ///
     /// What is taken still counts, and can no longer be dropped for something newer: `bytes_max` should be a small part
     /// of the queue's bound.
