@@ -119,6 +119,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const UNENDED: KnockId = KnockId([9; 16]);
+
     #[test]
     fn a_knock_has_32_bytes() {
         let knock = Knock::new(KnockId(*b"0123456789abcdef"));
@@ -152,7 +154,7 @@ mod tests {
                     any::<[u8; 16]>().prop_map(|id| Ok(KnockId(id))),
                     prop::collection::vec(any::<u8>(), 0..40).prop_map(Err),
                     // The beginning of a knock that never ends.
-                    (1..KNOCK_BYTES).prop_map(|n| Err(Knock::new(KnockId([9; 16])).encode()[..n].to_vec())),
+                    (1..KNOCK_BYTES).prop_map(|n| Err(Knock::new(UNENDED).encode()[..n].to_vec())),
                 ],
                 0..20,
             ),
@@ -176,6 +178,8 @@ mod tests {
                 found.extend(std::iter::from_fn(|| finder.next_knock()).map(|knock| knock.id));
                 prop_assert!(finder.waiting.len() - finder.at < KNOCK_BYTES);
             }
+            // What follows the unended one may happen to end it.
+            found.retain(|id| *id != UNENDED);
             prop_assert_eq!(found, expected);
         }
     }
