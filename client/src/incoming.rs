@@ -116,6 +116,8 @@ impl Incoming {
                 self.shared.handle_answer(correlation, Err(error));
             }
             Control::Goodbye { cause } => return self.handle_goodbye(cause),
+            // This client lends nothing.
+            Control::Released { .. } => {}
             // What only clients say.
             Control::Hello { .. }
             | Control::Welcome(_)
@@ -124,7 +126,8 @@ impl Incoming {
             | Control::Subscribe { .. }
             | Control::Unsubscribe { .. }
             | Control::Ping { .. }
-            | Control::Cancel { .. } => return Err(Error::Protocol("a client's frame from the broker".to_owned())),
+            | Control::Cancel { .. }
+            | Control::Consumed { .. } => return Err(Error::Protocol("a client's frame from the broker".to_owned())),
         }
         Ok(true)
     }

@@ -140,7 +140,22 @@ pub enum Control {
         /// The request's.
         correlation: u64,
     },
+    /// Client: I have read all loaned messages of the sender up to this one. Not answered.
+    Consumed {
+        /// The sender.
+        sender: InstanceId,
+        /// The number of the last.
+        sequence: u64,
+    },
+    /// Broker: nobody reads the pages of these loaned messages any more. At most [`RELEASED_MAX`].
+    Released {
+        /// Their numbers.
+        sequences: Vec<u64>,
+    },
 }
+
+/// How many messages one Released can name.
+pub const RELEASED_MAX: usize = 500;
 
 /// The longest name of a client, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;

@@ -101,8 +101,10 @@ impl Flags {
     pub const MORE: Flags = Flags(2);
     /// A reply that says why the request failed, as UTF-8 text.
     pub const FAILED: Flags = Flags(4);
-    /// All that this version knows. Others are refused, so that they can mean something later.
-    pub const KNOWN: Flags = Flags(7);
+    /// A message whose pages are its sender's, who uses them for the next one when the broker says
+    /// [`Released`](crate::control::Control::Released); whoever has read it says
+    /// [`Consumed`](crate::control::Control::Consumed).
+    pub const LOANED: Flags = Flags(8);
 
     /// Whether all of `other` are set.
     pub fn has(self, other: Flags) -> bool {

@@ -5,14 +5,14 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::frame::{HEAD_BYTES, Head, Kind, Malformed, Part};
+use crate::frame::{Flags, HEAD_BYTES, Head, Kind, Malformed, Part};
 use crate::topic::{InstanceId, TopicId};
 use crate::wire;
 
 /// A run of whole frames that go the same way: same kind, topic and sender.
 ///
-/// Either any number of unfragmented messages with rising sequence numbers, or one frame of another kind or one
-/// fragment. Forwarded as it is; cloning shares the bytes.
+/// Either any number of unfragmented messages with rising sequence numbers, or one frame of another kind, one fragment or
+/// one loaned frame. Forwarded as it is; cloning shares the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
     /// The frames, one after another, never empty.
@@ -21,6 +21,8 @@ pub struct Span {
     pub kind: Kind,
     /// Which part of its message the frame is; [`Part::Whole`] where there are several.
     pub part: Part,
+    /// Whether the sender wants to be told when the message has been read; see [`Flags::LOANED`].
+    pub loaned: bool,
     /// Their topic.
     pub topic: TopicId,
     /// Their sender.
@@ -164,11 +166,11 @@ pub fn next_span(buffer: &mut BytesMut) -> Result<Option<Span>, Malformed> {
     let mut end = first.frame_bytes();
     let mut frames = 1;
     let mut last = first.sequence;
-    if first.kind == Kind::Message && first.part() == Part::Whole {
+    if first.kind == Kind::Message && first.flags == Flags::NONE {
         // What is malformed after the first frame is met again, at the front, by the next call.
         while let Ok(Some(next)) = whole_frame(buffer, end) {
             let same_way = next.kind == Kind::Message
-                && next.part() == Part::Whole
+                && next.flags == Flags::NONE
                 && next.topic == first.topic
                 && next.sender == first.sender
                 && next.sequence > last;
@@ -184,6 +186,7 @@ pub fn next_span(buffer: &mut BytesMut) -> Result<Option<Span>, Malformed> {
         bytes: buffer.split_to(end).freeze(),
         kind: first.kind,
         part: first.part(),
+        loaned: first.flags.has(Flags::LOANED),
         topic: first.topic,
         sender: first.sender,
         first: first.sequence,
@@ -213,7 +216,6 @@ fn head_at(bytes: &[u8], at: usize) -> Option<Head> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Flags;
     use proptest::prelude::*;
 
     fn message(topic: u32, sequence: u64, payload: usize) -> Vec<u8> {

@@ -93,6 +93,8 @@ fn names(control: &Control) -> (&'static str, &'static str) {
         Control::Pong { .. } => ("pong", "Pong"),
         Control::RequestFailed { .. } => ("request-failed", "RequestFailed"),
         Control::Cancel { .. } => ("cancel", "Cancel"),
+        Control::Consumed { .. } => ("consumed", "Consumed"),
+        Control::Released { .. } => ("released", "Released"),
     }
 }
 
@@ -273,6 +275,7 @@ fn plain_values() -> Vec<(&'static str, Value)> {
         ("head-message-first-fragment", Value::Head(fragment(more, full, 21))),
         ("head-message-middle-fragment", Value::Head(fragment(more.with(Flags::CONTINUED), full, 0))),
         ("head-message-last-fragment", Value::Head(fragment(Flags::CONTINUED, 1, 0))),
+        ("head-message-loaned", Value::Head(Head { body: 65_536, ..head(Kind::Message, Flags::LOANED, 7, 3, 9) })),
         ("head-request", Value::Head(request)),
         ("head-reply-failed", Value::Head(failed)),
         ("head-control", Value::Head(control)),
@@ -333,6 +336,8 @@ fn controls_of_messages() -> impl Iterator<Item = (&'static str, Control)> {
         ("pong", Control::Pong { token }),
         ("request-failed", Control::RequestFailed { correlation: 42, failure: Failure::ServerGone }),
         ("cancel", Control::Cancel { correlation: 42 }),
+        ("consumed", Control::Consumed { sender, sequence: 9 }),
+        ("released", Control::Released { sequences: vec![9, 10] }),
     ]
     .into_iter()
 }
