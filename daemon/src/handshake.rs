@@ -4,7 +4,7 @@ use pipebus_proto::control::{Control, NAME_BYTES_MAX, Reason, Regarding};
 use pipebus_proto::frame::{Kind, PROTOCOL_VERSION};
 use pipebus_proto::splitter::next_span;
 use pipebus_proto::wire::{decode_control, encode_control};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tracing::info;
 
@@ -13,15 +13,13 @@ use crate::core::policy::Peer;
 use crate::inlet::protocol;
 use crate::instance::FAREWELL_WAIT;
 use crate::read_buffer::ReadBuffer;
+use crate::transport::{Reader, Writer};
 
 /// What may come before Welcome: one Hello is far smaller.
 const HELLO_BYTES_MAX: usize = 512;
 
 /// Waits for the client's Hello. Returns its name.
-pub(crate) async fn read_hello<R: AsyncRead + Unpin>(
-    reader: &mut R,
-    buffer: &mut ReadBuffer,
-) -> Result<String, Refused> {
+pub(crate) async fn read_hello(reader: &mut Reader, buffer: &mut ReadBuffer) -> Result<String, Refused> {
     let span = loop {
         if let Some(span) = next_span(buffer.bytes()).map_err(protocol)? {
             break span;
@@ -51,8 +49,10 @@ fn presentable(name: &str) -> String {
 }
 
 /// Tells a client why it is not let in.
-pub(crate) async fn refuse<W: AsyncWrite + Unpin>(writer: &mut W, peer: &Peer, refused: Refused) {
+pub(crate) async fn refuse(writer: Option<Writer>, peer: &Peer, refused: Refused) {
     info!(who = describe(&peer.identity), pid = peer.pid, reason = %refused, "refused a client");
     let refusal = refused.about(Regarding::Connection);
-    let _ = timeout(FAREWELL_WAIT, writer.write_all(&encode_control(&refusal))).await;
+    if let Some(mut writer) = writer {
+        let _ = timeout(FAREWELL_WAIT, writer.write_all(&encode_control(&refusal))).await;
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pipebus_proto::control::{Control, Overflow, Purpose, Reason, Regarding};
 use pipebus_proto::frame::{Call, HEAD_BYTES, Kind, Malformed, Part};
-use pipebus_proto::splitter::Span;
+use pipebus_proto::splitter::{Span, begun_frame, next_span};
 use pipebus_proto::topic::{InstanceId, TopicId};
 use pipebus_proto::wire::{decode_control, decode_metadata, encode_control};
 use tracing::{debug, trace};
@@ -15,9 +15,14 @@ use crate::admin;
 use crate::broker::Broker;
 use crate::core::bus::{Refused, Server};
 use crate::core::policy::Peer;
-use crate::core::queue::{Introductions, Pushed};
+use crate::core::queue::Introductions;
 use crate::core::routes::Route;
+use crate::delivery::{Delivery, Large};
+use crate::loans::Loan;
 use crate::outbox::Outbox;
+use crate::read_buffer::ReadBuffer;
+use crate::relay;
+use crate::transport::Reader;
 
 /// Where one client's frames come in.
 pub(crate) struct Inlet {
@@ -30,6 +35,10 @@ pub(crate) struct Inlet {
     /// The last sequence number.
     sequence: u64,
     unfinished: Option<Unfinished>,
+    /// Of a loaned message that is unfinished.
+    loan: Option<Arc<Loan>>,
+    /// What the client's pipe holds, once it has been made larger for large frames.
+    pipe_bytes: Option<usize>,
     /// What the client has declared, as far as it has been looked up.
     declared: HashSet<(TopicId, Purpose)>,
     /// Rests of a span that did not fit somewhere; empty between spans.
@@ -68,6 +77,8 @@ impl Inlet {
             introduction: encode_control(&introduction),
             sequence: 0,
             unfinished: None,
+            loan: None,
+            pipe_bytes: None,
             declared: HashSet::new(),
             waiting: Vec::new(),
         }
@@ -82,22 +93,88 @@ impl Inlet {
         self.outbox.counters.bytes_in.add(bytes as u64);
     }
 
+    /// How many bytes have been read from the client so far.
+    pub(crate) fn bytes_in(&self) -> u64 {
+        self.outbox.counters.bytes_in.read()
+    }
+
+    /// Takes in all whole frames in the buffer, and a large one that is whole in the pipe; `false` once the client has said
+    /// goodbye.
+    pub(crate) async fn take_in(&mut self, buffer: &mut ReadBuffer, reader: &Reader) -> Result<bool, Refused> {
+        loop {
+            while let Some(span) = next_span(buffer.bytes()).map_err(protocol)? {
+                buffer.read_one_by_one(span.bytes.len() >= span.frames as usize * relay::PAGES_BYTES_MIN);
+                if !self.handle(span).await? {
+                    return Ok(false);
+                }
+            }
+            if !self.take_in_large(buffer, reader).await? {
+                return Ok(true);
+            }
+        }
+    }
+
     /// Obeys a control frame or sends messages on their way; `false` once the client has said goodbye.
-    pub(crate) async fn handle(&mut self, span: Span) -> Result<bool, Refused> {
+    async fn handle(&mut self, span: Span) -> Result<bool, Refused> {
         if span.kind == Kind::Control {
             return Ok(self.handle_control(&span));
         }
         self.verify(&span).map_err(protocol)?;
-        let way = self.way(&span).await?;
+        let way = self.way(&span, span.bytes.len() - HEAD_BYTES).await?;
+        // Nobody gets its pages: it is released as soon as it is in the queues.
+        let _loan = self.loan_of(&span);
         self.outbox.counters.messages_in.add(span.messages());
         trace!(topic = span.topic.0, frames = span.frames, bytes = span.bytes.len(), "routing");
         match way {
-            Way::Subscribers(route) => self.publish(span, &route).await,
+            Way::Subscribers(route) => self.delivery(&route).deliver(span).await,
             Way::Server(server, call) => self.ask(span, &server, call).await,
             Way::Requester(requester, call) => self.reply(span, &requester, call).await,
             Way::Nowhere => {}
         }
         Ok(true)
+    }
+
+    /// Sends a large frame on its way whose beginning is in the buffer and whose rest stays in the pipe; `false` if there is
+    /// none, or it has to be read like any other.
+    async fn take_in_large(&mut self, buffer: &mut ReadBuffer, reader: &Reader) -> Result<bool, Refused> {
+        let Some((span, in_pipe)) = begun_frame(buffer.bytes()) else { return Ok(false) };
+        if span.kind != Kind::Message || in_pipe < relay::PAGES_BYTES_MIN {
+            return Ok(false);
+        }
+        let pipe_bytes = *self.pipe_bytes.get_or_insert_with(|| relay::grow(reader));
+        if in_pipe > pipe_bytes || !relay::is_whole(reader, in_pipe).await {
+            return Ok(false);
+        }
+        self.verify(&span).map_err(protocol)?;
+        let beginning = &buffer.bytes()[..];
+        let way = self.way(&span, beginning.len() - HEAD_BYTES + in_pipe).await?;
+        let loan = self.loan_of(&span);
+        self.count_bytes(in_pipe);
+        self.outbox.counters.messages_in.add(span.messages());
+        trace!(topic = span.topic.0, bytes = beginning.len() + in_pipe, "moving");
+        match way {
+            Way::Subscribers(route) => {
+                let large = Large { span: &span, beginning, pipe: reader, in_pipe, loan: loan.as_ref() };
+                self.delivery(&route).deliver_large(large).await;
+            }
+            _ => relay::discard(reader, in_pipe),
+        }
+        buffer.bytes().clear();
+        buffer.read_one_by_one(true);
+        Ok(true)
+    }
+
+    /// The loan that a frame belongs to, until its message ends.
+    fn loan_of(&mut self, span: &Span) -> Option<Arc<Loan>> {
+        if span.part.begins() {
+            self.loan = span.loaned.then(|| Arc::new(Loan::new(self.id, span.first, self.outbox.clone())));
+        }
+        if span.part.ends() { self.loan.take() } else { self.loan.clone() }
+    }
+
+    fn delivery<'a>(&'a mut self, route: &'a Route<Arc<Outbox>>) -> Delivery<'a> {
+        let names = Introductions { topic: &route.introduction, sender: &self.introduction };
+        Delivery { targets: &route.targets, names, waiting: &mut self.waiting }
     }
 
     fn handle_control(&mut self, span: &Span) -> bool {
@@ -113,6 +190,10 @@ impl Inlet {
         debug!(?control, "control");
         match control {
             Control::Goodbye { .. } => return false,
+            Control::Consumed { sender, sequence } => {
+                self.outbox.loans.consumed(sender, sequence);
+                return true;
+            }
             Control::Retract { topic } => {
                 self.declared.retain(|(declared, _)| *declared != topic);
             }
@@ -145,10 +226,10 @@ impl Inlet {
     }
 
     /// Where the span's message goes: decided at its beginning, kept for its fragments.
-    async fn way(&mut self, span: &Span) -> Result<Way, Refused> {
+    async fn way(&mut self, span: &Span, body_bytes: usize) -> Result<Way, Refused> {
         let max = self.broker.config.limits().message_bytes_max;
         if let Some(message) = &mut self.unfinished {
-            message.bytes += (span.bytes.len() - HEAD_BYTES) as u64;
+            message.bytes += body_bytes as u64;
             if message.bytes > max {
                 let text = format!("a message is larger than the limit of {max} bytes");
                 return Err(Refused::new(Reason::TooLarge, text));
@@ -169,7 +250,7 @@ impl Inlet {
         };
         if span.part == Part::First {
             let (kind, topic, sequence) = (span.kind, span.topic, span.first);
-            let bytes = (span.bytes.len() - HEAD_BYTES) as u64;
+            let bytes = body_bytes as u64;
             self.unfinished = Some(Unfinished { kind, topic, sequence, bytes, way: way.clone() });
         }
         Ok(way)
@@ -211,20 +292,6 @@ impl Inlet {
         }
         self.declared.insert((topic, purpose));
         Ok(())
-    }
-
-    /// To every subscriber that has room at once, then to the others as they have room.
-    async fn publish(&mut self, span: Span, route: &Route<Arc<Outbox>>) {
-        let names = Introductions { topic: &route.introduction, sender: &self.introduction };
-        for target in &route.targets {
-            if let Pushed::Full(rest) = target.to.push(span.clone(), target.overflow, names) {
-                self.waiting.push((target.to.clone(), rest, target.overflow));
-            }
-        }
-        drop(span);
-        for (outbox, rest, overflow) in self.waiting.drain(..) {
-            outbox.push_waiting(rest, overflow, names).await;
-        }
     }
 
     async fn ask(&mut self, span: Span, server: &Outbox, call: Call) {

@@ -1,4 +1,4 @@
-//! Instance: one client, from its Hello to its end; a read loop and a write loop, generic over what they read and write.
+//! Instance: one client, from its Hello to its end; a read loop and a write loop.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -6,22 +6,21 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use pipebus_proto::control::{Control, Farewell, Reason, Regarding, Welcome};
-use pipebus_proto::frame::FRAME_BYTES_MAX;
-use pipebus_proto::splitter::{missing, next_span};
+use pipebus_proto::splitter::missing;
 use pipebus_proto::topic::InstanceId;
 use pipebus_proto::wire::encode_control;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument, info, info_span};
 
 use crate::broker::Broker;
 use crate::core::bus::{Refused, describe};
 use crate::handshake::{read_hello, refuse};
-use crate::inlet::{Inlet, protocol};
+use crate::inlet::Inlet;
 use crate::outbox::{Next, Outbox};
 use crate::read_buffer::ReadBuffer;
 use crate::shutdown::{Phase, Shutdown};
-use crate::transport::Arrived;
+use crate::transport::{Arrived, Reader, Writer, try_write};
 
 /// Pieces in one vectored write; the kernel takes up to 1,024 (UIO_MAXIOV).
 const PIECES_MAX: usize = 256;
@@ -29,17 +28,16 @@ const PIECES_MAX: usize = 256;
 /// How long a reader waits, once the broker shuts down or the client's other pipe is gone, for what is already there.
 const DRAIN_WAIT: Duration = Duration::from_millis(50);
 
+/// How much is taken then: what a client's pipe may hold, of any size that its user can give it.
+const DRAIN_BYTES_MAX: u64 = 1024 * 1024;
+
 /// How long a client that is told to go may take to read why.
 pub(crate) const FAREWELL_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves one client: waits for its Hello, lets it in or says why not, and routes what it sends until it ends.
 /// `handshake` is dropped once that is decided.
-pub(crate) async fn serve<R, W, H>(broker: Arc<Broker>, arrived: Arrived<R, W>, handshake: H, mut shutdown: Shutdown)
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let Arrived { mut reader, mut writer, peer } = arrived;
+pub(crate) async fn serve<H>(broker: Arc<Broker>, arrived: Arrived, handshake: H, mut shutdown: Shutdown) {
+    let Arrived { mut reader, writer, peer } = arrived;
     let deadline = Instant::now() + broker.config.handshake_timeout();
     let mut buffer = ReadBuffer::default();
     let hello = tokio::select! {
@@ -47,14 +45,14 @@ where
         () = shutdown.reached(Phase::Draining) => Ok(Err(Refused::new(Reason::Exhausted, "the broker shuts down"))),
     };
     let late = Refused::new(Reason::Protocol, "no Hello came within the handshake time-out");
-    let outbox = Arc::new(Outbox::new(&broker.config.limits()));
+    let outbox = Arc::new(Outbox::new(&broker.config.limits(), writer));
     let let_in = hello.unwrap_or(Err(late)).and_then(|name| {
         let id = broker.connect(peer.clone(), name.clone(), outbox.clone())?;
         Ok((id, name))
     });
     let (id, name) = match let_in {
         Ok(let_in) => let_in,
-        Err(refused) => return refuse(&mut writer, &peer, refused).await,
+        Err(refused) => return refuse(outbox.take_writer(), &peer, refused).await,
     };
     drop(handshake);
     outbox.name(id);
@@ -68,7 +66,7 @@ where
     let _gone = Gone { broker: &broker, id, outbox: &outbox };
     async {
         info!(name, pid = peer.pid, "connected");
-        let cause = relay(inlet, buffer, reader, writer, &outbox, shutdown).await;
+        let cause = relay(inlet, buffer, reader, &outbox, shutdown).await;
         info!(cause, "ended");
     }
     .instrument(span)
@@ -85,7 +83,7 @@ struct Gone<'a> {
 impl Drop for Gone<'_> {
     fn drop(&mut self) {
         // Whoever waits for room in it need not.
-        self.outbox.close(Farewell::Leaving);
+        self.outbox.end();
         self.broker.handle_gone(self.id, self.outbox);
     }
 }
@@ -103,22 +101,17 @@ enum Ended {
 }
 
 /// Moves frames both ways until the client has gone. Returns why, for the log.
-async fn relay<R, W>(
+async fn relay(
     mut inlet: Inlet,
     buffer: ReadBuffer,
-    reader: R,
-    writer: W,
+    reader: Reader,
     outbox: &Outbox,
     mut shutdown: Shutdown,
-) -> &'static str
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
+) -> &'static str {
     let patience_max = inlet.broker().config.shutdown_timeout();
     let mut drain = shutdown.clone();
     drain.reader_done();
-    let mut write = std::pin::pin!(write_loop(writer, outbox));
+    let mut write = std::pin::pin!(write_loop(outbox));
     let ended = {
         let mut read = std::pin::pin!(read_loop(&mut inlet, buffer, reader, drain));
         tokio::select! {
@@ -172,12 +165,15 @@ fn cause(farewell: Farewell) -> &'static str {
 }
 
 /// Writes what waits, until goodbye is said; `None` if the client's pipe is closed before.
-async fn write_loop<W: AsyncWrite + Unpin>(mut writer: W, outbox: &Outbox) -> Option<Farewell> {
+async fn write_loop(outbox: &Outbox) -> Option<Farewell> {
     let mut batch = Vec::new();
     loop {
         match outbox.next(&mut batch).await {
-            Next::Write => write_batch(&mut writer, outbox, &mut batch).await.ok()?,
-            Next::Goodbye(cause) => {
+            Next::Write(writer) => {
+                write_batch(&writer, outbox, &mut batch).await.ok()?;
+                outbox.give_back(writer);
+            }
+            Next::Goodbye(mut writer, cause) => {
                 writer.write_all(&encode_control(&Control::Goodbye { cause })).await.ok()?;
                 return Some(cause);
             }
@@ -185,11 +181,7 @@ async fn write_loop<W: AsyncWrite + Unpin>(mut writer: W, outbox: &Outbox) -> Op
     }
 }
 
-async fn write_batch<W: AsyncWrite + Unpin>(
-    writer: &mut W,
-    outbox: &Outbox,
-    batch: &mut Vec<Bytes>,
-) -> std::io::Result<()> {
+async fn write_batch(writer: &Writer, outbox: &Outbox, batch: &mut Vec<Bytes>) -> std::io::Result<()> {
     let mut done = 0;
     while done < batch.len() {
         let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
@@ -197,10 +189,7 @@ async fn write_batch<W: AsyncWrite + Unpin>(
         for (piece, bytes) in pieces.iter_mut().zip(&batch[done..]) {
             *piece = IoSlice::new(bytes);
         }
-        let mut written = writer.write_vectored(&pieces[..count]).await?;
-        if written == 0 {
-            return Err(std::io::ErrorKind::WriteZero.into());
-        }
+        let mut written = write_some(writer, &pieces[..count]).await?;
         outbox.written(written);
         while done < batch.len() && written >= batch[done].len() {
             written -= batch[done].len();
@@ -214,47 +203,49 @@ async fn write_batch<W: AsyncWrite + Unpin>(
     Ok(())
 }
 
-async fn read_loop<R: AsyncRead + Unpin>(
-    inlet: &mut Inlet,
-    mut buffer: ReadBuffer,
-    mut reader: R,
-    mut shutdown: Shutdown,
-) -> Ended {
-    // Once the shutdown has begun: until when more is waited for, and how much has been read. What is there is taken,
-    // up to what a pipe can hold: a client that never stops is not read for ever.
-    let mut drain: Option<(Instant, usize)> = None;
+/// Writes at least a byte, as soon as the pipe takes one.
+async fn write_some(writer: &Writer, pieces: &[IoSlice<'_>]) -> std::io::Result<usize> {
+    // Mostly there is room, and nobody has to be asked.
+    match try_write(writer, pieces) {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+        written => return written,
+    }
     loop {
-        loop {
-            match next_span(buffer.bytes()) {
-                Ok(Some(span)) => match inlet.handle(span).await {
-                    Ok(true) => {}
-                    Ok(false) => return Ended::Left,
-                    Err(refused) => return Ended::Violation(refused),
-                },
-                Ok(None) => break,
-                Err(malformed) => return Ended::Violation(protocol(malformed)),
-            }
+        writer.writable().await?;
+        match writer.try_io(|| try_write(writer, pieces)) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            written => return written,
+        }
+    }
+}
+
+async fn read_loop(inlet: &mut Inlet, mut buffer: ReadBuffer, mut reader: Reader, mut shutdown: Shutdown) -> Ended {
+    // Once the shutdown has begun: until when more is waited for, and how much had been read by then. What is there is taken,
+    // up to what a pipe can hold: a client that never stops is not read for ever.
+    let mut drain: Option<(Instant, u64)> = None;
+    loop {
+        match inlet.take_in(&mut buffer, &reader).await {
+            Ok(true) => {}
+            Ok(false) => return Ended::Left,
+            Err(refused) => return Ended::Violation(refused),
         }
         let wanted = missing(buffer.bytes());
         let read = match drain {
             None => tokio::select! {
                 read = buffer.read(&mut reader, wanted) => read,
                 () = shutdown.reached(Phase::Draining) => {
-                    drain = Some((Instant::now() + DRAIN_WAIT, 0));
+                    drain = Some((Instant::now() + DRAIN_WAIT, inlet.bytes_in()));
                     continue;
                 }
             },
-            Some((_, bytes)) if bytes > 4 * FRAME_BYTES_MAX => return Ended::Drained,
+            Some((_, before)) if inlet.bytes_in() - before > DRAIN_BYTES_MAX => return Ended::Drained,
             Some((until, _)) => match timeout_at(until, buffer.read(&mut reader, wanted)).await {
                 Ok(read) => read,
                 Err(_) => return Ended::Drained,
             },
         };
         match read {
-            Ok(bytes @ 1..) => {
-                inlet.count_bytes(bytes);
-                drain = drain.map(|(until, sum)| (until, sum + bytes));
-            }
+            Ok(bytes @ 1..) => inlet.count_bytes(bytes),
             _ => return Ended::Gone,
         }
     }

@@ -17,11 +17,15 @@ mod broker;
 pub mod config;
 pub mod core;
 mod counters;
+mod delivery;
 mod handshake;
 mod inlet;
 mod instance;
+mod loans;
 mod outbox;
 mod read_buffer;
+mod relay;
+mod shards;
 mod shutdown;
 pub mod transport;
 
@@ -36,6 +40,7 @@ use tracing::{error, info};
 
 use crate::broker::Broker;
 use crate::config::Config;
+use crate::shards::Shards;
 use crate::shutdown::Conductor;
 use crate::transport::{BindError, Inherited, Listener};
 
@@ -48,6 +53,7 @@ const DOOR_RETRY: Duration = Duration::from_millis(100);
 /// A broker that has its bus and lets nobody in yet; clients that knock wait.
 pub struct Daemon {
     broker: Arc<Broker>,
+    shards: Shards,
     listener: Listener,
 }
 
@@ -74,8 +80,13 @@ impl Daemon {
     pub fn bind_inherited(config: Config, door: Option<Inherited>) -> Result<Daemon, BindError> {
         let place = config.address()?.place(&transport::surroundings());
         let listener = Listener::bind(&place, &config.door.access, &config.door.group, door)?;
+        let shards = Shards::start().map_err(|source| BindError::System {
+            doing: "start threads for",
+            path: place.directory().to_owned(),
+            source,
+        })?;
         let broker = Arc::new(Broker::new(config, place, transport::own_identity(), &admin::topics()));
-        Ok(Daemon { broker, listener })
+        Ok(Daemon { broker, shards, listener })
     }
 
     /// The bus's place.
@@ -90,6 +101,8 @@ impl Daemon {
 
     /// Serves clients until `shutdown` is done. Then nobody new is let in, what clients have written and what waits for
     /// them is delivered, for at most the configured time, all are told goodbye, and what was made is removed.
+    ///
+    /// Clients are served by threads of the broker's own, one for each processor; here is only the door.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let conductor = Conductor::new();
         let mut instances = JoinSet::new();
@@ -99,12 +112,14 @@ impl Daemon {
             let next = async {
                 // Others wait at the door. A semaphore that is never closed always has a next permit.
                 let permit = handshakes.clone().acquire_owned().await.ok();
-                (permit, self.listener.accept().await)
+                (permit, self.listener.accept(self.shards.home()).await)
             };
             tokio::select! {
                 (permit, arrived) = next => match arrived {
                     Ok(arrived) => {
-                        instances.spawn(instance::serve(self.broker.clone(), arrived, permit, conductor.view()));
+                        let instance = instance::serve(self.broker.clone(), arrived, permit, conductor.view());
+                        instances.spawn_on(instance, self.shards.home());
+                        self.shards.taken();
                     }
                     Err(error) => {
                         error!(%error, "the door can't be read");

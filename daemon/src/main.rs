@@ -111,7 +111,8 @@ fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
 fn serve(config: Config) -> anyhow::Result<()> {
     let door = inherited_door().context("cannot take over the door from systemd")?;
     let open_files = raise_open_files();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    // For the door and the signals only: clients are served by the broker's own threads.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(async {
         let instances_max = config.limits.instances_max as u64;
         if open_files.is_some_and(|files| files < instances_max * 2) {

@@ -9,8 +9,11 @@ use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use bytes::{BufMut, BytesMut};
+use pipebus_proto::frame::HEAD_BYTES;
+use tokio::io::AsyncReadExt;
+
+use crate::transport::Reader;
 
 /// How much is read at once: more than a pipe of the kernel's default size holds.
 const READ_BYTES: usize = 128 * 1024;
@@ -26,6 +29,8 @@ thread_local! {
 #[derive(Debug, Default)]
 pub(crate) struct ReadBuffer {
     bytes: BytesMut,
+    /// The last frame was large, so the next may be: no more is read than belongs to it.
+    one_by_one: bool,
 }
 
 impl ReadBuffer {
@@ -34,20 +39,20 @@ impl ReadBuffer {
         &mut self.bytes
     }
 
+    /// Whether what comes next is to be read frame by frame, so that the rest of a large one stays in the pipe.
+    pub(crate) fn read_one_by_one(&mut self, one_by_one: bool) {
+        self.one_by_one = one_by_one;
+    }
+
     /// Reads what there is, at least one byte unless the stream has ended; room is made for `wanted` bytes.
     ///
     /// # Cancel safety
     /// Nothing is read unless it returns.
-    pub(crate) async fn read<R: AsyncRead + Unpin>(&mut self, reader: &mut R, wanted: usize) -> io::Result<usize> {
+    pub(crate) async fn read(&mut self, reader: &mut Reader, wanted: usize) -> io::Result<usize> {
         std::future::poll_fn(|context| self.poll_read(context, reader, wanted)).await
     }
 
-    fn poll_read<R: AsyncRead + Unpin>(
-        &mut self,
-        context: &mut Context<'_>,
-        reader: &mut R,
-        wanted: usize,
-    ) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, context: &mut Context<'_>, reader: &mut Reader, wanted: usize) -> Poll<io::Result<usize>> {
         if self.bytes.capacity() == 0 {
             self.bytes = POOL.with_borrow_mut(Vec::pop).unwrap_or_default();
         }
@@ -56,8 +61,9 @@ impl ReadBuffer {
             self.bytes.reserve(room);
         }
         let before = self.bytes.len();
+        let max = if self.one_by_one { wanted.max(HEAD_BYTES.saturating_sub(before)) } else { usize::MAX };
         // Reading never waits between taking bytes and returning, so a future made for each poll is as good as one.
-        let polled = pin!(reader.read_buf(&mut self.bytes)).poll(context);
+        let polled = pin!(reader.read_buf(&mut (&mut self.bytes).limit(max))).poll(context);
         if polled.is_pending() && before == 0 {
             let idle = std::mem::take(&mut self.bytes);
             POOL.with_borrow_mut(|pool| {

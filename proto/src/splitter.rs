@@ -36,6 +36,21 @@ pub struct Span {
 }
 
 impl Span {
+    /// A span of one frame.
+    fn of(head: &Head, bytes: Bytes) -> Span {
+        Span {
+            bytes,
+            kind: head.kind,
+            part: head.part(),
+            loaned: head.flags.has(Flags::LOANED),
+            topic: head.topic,
+            sender: head.sender,
+            first: head.sequence,
+            last: head.sequence,
+            frames: 1,
+        }
+    }
+
     /// The frames, one by one, without a copy.
     pub fn iter(&self) -> Frames {
         Frames { rest: self.bytes.clone() }
@@ -84,6 +99,20 @@ impl Span {
             skipped += 1;
         }
         (self.cut_at(at, skipped).1, skipped)
+    }
+
+    /// Cuts after the frame in which byte `at` is: what `at` leaves of that frame, and the frames behind it.
+    pub fn rest_from(self, at: usize) -> (Bytes, Option<Span>) {
+        let mut end = 0;
+        let mut frames = 0;
+        while end < at
+            && let Some(head) = head_at(&self.bytes, end)
+        {
+            end += head.frame_bytes();
+            frames += 1;
+        }
+        let of_frame = self.bytes.slice(at..end.max(at));
+        (of_frame, self.cut_at(end, frames).1)
     }
 
     fn cut_at(mut self, at: usize, frames: u32) -> (Option<Span>, Option<Span>) {
@@ -182,17 +211,15 @@ pub fn next_span(buffer: &mut BytesMut) -> Result<Option<Span>, Malformed> {
             last = next.sequence;
         }
     }
-    Ok(Some(Span {
-        bytes: buffer.split_to(end).freeze(),
-        kind: first.kind,
-        part: first.part(),
-        loaned: first.flags.has(Flags::LOANED),
-        topic: first.topic,
-        sender: first.sender,
-        first: first.sequence,
-        last,
-        frames,
-    }))
+    Ok(Some(Span { last, frames, ..Span::of(&first, buffer.split_to(end).freeze()) }))
+}
+
+/// The frame at the front of `buffer`, of which only the beginning is there: what [`next_span`] would say of it but for its
+/// bytes, and how many of them are missing. `None` if it is whole, malformed, or its head is not there.
+pub fn begun_frame(buffer: &[u8]) -> Option<(Span, usize)> {
+    let head = wire::decode_head(buffer).ok()??;
+    let missing = head.frame_bytes().checked_sub(buffer.len()).filter(|missing| *missing > 0)?;
+    Some((Span::of(&head, Bytes::new()), missing))
 }
 
 /// How many bytes the frame at the front of `buffer` still lacks; 0 if that can't be told yet.
@@ -257,6 +284,8 @@ mod tests {
         let mut buffer = BytesMut::from(&bytes[..60]);
         assert_eq!(next_span(&mut buffer), Ok(None));
         assert_eq!(missing(&buffer), 64);
+        let (begun, lacking) = begun_frame(&buffer).unwrap();
+        assert_eq!((begun.first, begun.frames, lacking), (1, 1, 64));
         buffer.extend_from_slice(&bytes[60..]);
         assert_eq!(next_span(&mut buffer).unwrap().unwrap().bytes, bytes);
     }
@@ -312,6 +341,13 @@ mod tests {
             prop_assert!(fits.is_none_or(|s| s.bytes.len() <= at));
             check(span.clone().cut(at));
             check(span.clone().cut_after(u32::try_from(at).unwrap() % 21));
+            let (of_frame, behind) = span.clone().rest_from(at.min(stream.len()));
+            let behind = behind.map_or(Vec::new(), |span| {
+                assert_eq!(&split(&span.bytes).remove(0), &span);
+                span.bytes.to_vec()
+            });
+            prop_assert_eq!([&of_frame[..], &behind].concat(), &stream[at.min(stream.len())..]);
+            prop_assert!(of_frame.len() < HEAD_BYTES + 50);
             let (newest, skipped) = span.clone().newest(at);
             let newest_bytes = newest.as_ref().map_or(0, |s| s.bytes.len());
             prop_assert!(newest_bytes <= at);

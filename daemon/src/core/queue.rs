@@ -3,6 +3,8 @@
 //! Not who waits for room: the queue hands back what does not fit, and the shell waits. Nothing is lost by
 //! forgetting: what is dropped stands as a gap where it would have been.
 
+mod direct;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -53,8 +55,8 @@ enum Entry {
         span: Span,
         overflow: Overflow,
     },
-    /// What the client has to know about the messages before or behind: who and what they are about, and that no more
-    /// will come.
+    /// What the client has to get, whatever happens: about the messages before or behind, who and what they are about and
+    /// that no more will come; or the rest of a frame of which it has the beginning.
     Note(Bytes),
     Control(Bytes),
     Gap {

@@ -1,4 +1,4 @@
-//! One client's life, over pipes in memory.
+//! One client's life, over pipes without names.
 
 use super::*;
 use crate::config::Config;
@@ -8,15 +8,16 @@ use bytes::BytesMut;
 use pipebus_proto::control::{Identity, Overflow, Purpose, Role};
 use pipebus_proto::frame::{Flags, Head, Kind, PROTOCOL_VERSION};
 use pipebus_proto::place::Place;
-use pipebus_proto::splitter::Frame;
+use pipebus_proto::splitter::{Frame, next_span};
 use pipebus_proto::topic::TopicId;
 use pipebus_proto::wire::{decode_control, encode_head};
-use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 
 /// The client's end of an instance.
 struct Client {
-    up: DuplexStream,
-    down: DuplexStream,
+    up: pipe::Sender,
+    down: pipe::Receiver,
     buffer: BytesMut,
     sequence: u64,
 }
@@ -33,10 +34,13 @@ fn held(broker: &Broker) -> (usize, usize) {
     (bus.instances().len(), bus.topics().len())
 }
 
-/// A client whose pipes hold so many bytes.
-fn arrive(broker: &Arc<Broker>, conductor: &Conductor, pipe_bytes: usize) -> Client {
-    let (up, reader) = tokio::io::duplex(pipe_bytes);
-    let (writer, down) = tokio::io::duplex(pipe_bytes);
+/// A client whose pipes are as small as they can be.
+fn arrive(broker: &Arc<Broker>, conductor: &Conductor) -> Client {
+    let (up, reader) = pipe::pipe().unwrap();
+    let (writer, down) = pipe::pipe().unwrap();
+    for pipe in [rustix::fd::AsFd::as_fd(&up), rustix::fd::AsFd::as_fd(&writer)] {
+        rustix::pipe::fcntl_setpipe_size(pipe, 1).unwrap();
+    }
     let peer = Peer { identity: Identity::Unix { uid: 1 }, pid: None };
     tokio::spawn(serve(broker.clone(), Arrived { reader, writer, peer }, (), conductor.view()));
     Client { up, down, buffer: BytesMut::new(), sequence: 0 }
@@ -71,7 +75,7 @@ impl Client {
     }
 
     async fn connect(broker: &Arc<Broker>, conductor: &Conductor) -> (Client, InstanceId) {
-        let mut client = arrive(broker, conductor, 64);
+        let mut client = arrive(broker, conductor);
         client.say(&Control::Hello { version: PROTOCOL_VERSION, name: "test".to_owned() }).await;
         let Some(Control::Welcome(welcome)) = client.hear().await else { panic!("no welcome") };
         (client, welcome.client)
@@ -96,7 +100,7 @@ impl Client {
 #[tokio::test(start_paused = true)]
 async fn who_says_no_hello_in_time_is_refused() {
     let (broker, conductor) = (broker(4096), Conductor::new());
-    let mut client = arrive(&broker, &conductor, 4096);
+    let mut client = arrive(&broker, &conductor);
     let before = Instant::now();
     assert!(matches!(client.hear().await, Some(Control::Refused { reason: Reason::Protocol, .. })));
     assert_eq!(before.elapsed().as_secs(), broker.config.handshake_timeout().as_secs());

@@ -8,7 +8,7 @@ mod directory;
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,6 +22,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, Resource, Rlimit};
 use tokio::net::unix::pipe;
+use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
 use self::directory::{BusDirectory, LEFTOVER_AGE, failed};
@@ -50,8 +51,17 @@ pub fn inherited_door() -> io::Result<Option<Inherited>> {
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
-/// A client that came over FIFOs.
-type Pair = Arrived<pipe::Receiver, pipe::Sender>;
+/// Where a client's frames come from.
+pub(crate) type Reader = pipe::Receiver;
+
+/// Where a client's frames go.
+pub(crate) type Writer = pipe::Sender;
+
+/// Writes as much as the pipe takes at once: nothing, as an error, if it is full.
+pub(crate) fn try_write(writer: &Writer, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    // Not through tokio, which writes nothing before it has heard that the pipe is ready.
+    Ok(rustix::io::writev(writer, pieces)?)
+}
 
 /// The broker's end of the door.
 pub(crate) struct Listener {
@@ -94,14 +104,14 @@ impl Listener {
         Ok(listener)
     }
 
-    /// Waits for the next client that is fit to be one.
+    /// Waits for the next client that is fit to be one, whose pipes are then waited for in the runtime `home`.
     ///
     /// # Cancel safety
     /// A client is taken only when returned; half a knock is kept.
-    pub(crate) async fn accept(&mut self) -> io::Result<Pair> {
+    pub(crate) async fn accept(&mut self, home: &Handle) -> io::Result<Arrived> {
         loop {
             while let Some(knock) = self.finder.next_knock() {
-                match self.meet(&knock) {
+                match self.meet(&knock, home) {
                     Ok(arrived) => return Ok(arrived),
                     Err(unfit) => {
                         debug!(id = %knock.id, reason = %unfit, "a knock led nowhere");
@@ -127,10 +137,10 @@ impl Listener {
     }
 
     /// Opens the FIFOs of who knocked, checks them, and takes their names away.
-    fn meet(&mut self, knock: &Knock) -> Result<Pair, Unfit> {
-        match self.open_pair(knock) {
+    fn meet(&mut self, knock: &Knock, home: &Handle) -> Result<Arrived, Unfit> {
+        match self.open_pair(knock, home) {
             Err(Unfit::System(error)) if is_exhaustion(&error) => {
-                self.tell_exhausted(knock);
+                self.tell_exhausted(knock, home);
                 Err(Unfit::System(error))
             }
             Ok((arrived, version)) if version != PROTOCOL_VERSION => {
@@ -141,7 +151,7 @@ impl Listener {
         }
     }
 
-    fn open_pair(&self, knock: &Knock) -> Result<(Pair, u16), Unfit> {
+    fn open_pair(&self, knock: &Knock, home: &Handle) -> Result<(Arrived, u16), Unfit> {
         let (up_path, down_path) = (self.directory.place().up(&knock.id), self.directory.place().down(&knock.id));
         let down = open_fifo(&down_path, OFlags::WRONLY)?;
         let up = open_fifo(&up_path, OFlags::RDONLY)?;
@@ -152,8 +162,8 @@ impl Listener {
         let _ = fs::remove_file(&up_path);
         let _ = fs::remove_file(&down_path);
         let peer = Peer { identity: Identity::Unix { uid: up_uid }, pid: lock_holder(&up) };
-        let arrived =
-            Arrived { reader: pipe::Receiver::from_owned_fd(up)?, writer: pipe::Sender::from_owned_fd(down)?, peer };
+        let _entered = home.enter();
+        let arrived = Arrived { reader: Reader::from_owned_fd(up)?, writer: Writer::from_owned_fd(down)?, peer };
         Ok((arrived, knock.version))
     }
 
@@ -174,12 +184,12 @@ impl Listener {
     }
 
     /// With the spare descriptors given up, there is room to tell one client that there is none.
-    fn tell_exhausted(&mut self, knock: &Knock) {
+    fn tell_exhausted(&mut self, knock: &Knock, home: &Handle) {
         warn!(
             "file descriptors have run out, so a client is turned away; raise LimitNOFILE or lower limits.instances_max"
         );
         self.spare.clear();
-        if let Ok((arrived, _)) = self.open_pair(knock) {
+        if let Ok((arrived, _)) = self.open_pair(knock, home) {
             let text = "the broker has no file descriptors left; try again later";
             say_no(&arrived.writer, Refused::new(Reason::Exhausted, text));
         }
@@ -284,10 +294,9 @@ fn lock_holder(fd: &OwnedFd) -> Option<u32> {
 }
 
 /// Tells a client no, if its pipe takes that at once; otherwise it will see its pipes closed.
-fn say_no(writer: &pipe::Sender, refused: Refused) {
+fn say_no(writer: &Writer, refused: Refused) {
     let frame = encode_control(&refused.about(Regarding::Connection));
-    // Not through tokio, which writes nothing before it has heard that the pipe is ready.
-    let _ = rustix::io::write(writer, &frame);
+    let _ = try_write(writer, &[IoSlice::new(&frame)]);
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {
@@ -331,12 +340,12 @@ mod tests {
         let (place, door) = held_bus(root.path());
         let mut listener = bind(&place, &door).unwrap();
         let _ends = [knock(&place, &door, 1), knock(&place, &door, 2)];
-        listener.accept().await.unwrap();
+        listener.accept(&Handle::current()).await.unwrap();
         drop(listener);
         assert!(place.door().exists() && !place.lock().exists());
 
         let mut next = bind(&place, &door).unwrap();
-        tokio::time::timeout(Duration::from_secs(30), next.accept()).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(30), next.accept(&Handle::current())).await.unwrap().unwrap();
         assert_eq!(fs::read_dir(place.instances()).unwrap().count(), 0);
     }
 

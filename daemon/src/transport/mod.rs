@@ -8,7 +8,7 @@ mod fifo;
 #[cfg(unix)]
 pub use fifo::{Inherited, check_group, inherited_door, raise_open_files};
 #[cfg(unix)]
-pub(crate) use fifo::{Listener, own_identity, surroundings};
+pub(crate) use fifo::{Listener, Reader, Writer, own_identity, surroundings, try_write};
 
 use std::path::PathBuf;
 
@@ -18,9 +18,9 @@ use pipebus_proto::trust::Distrust;
 use crate::core::policy::Peer;
 
 /// A client has arrived: a byte stream each way, and who is at the other end.
-pub(crate) struct Arrived<R, W> {
-    pub(crate) reader: R,
-    pub(crate) writer: W,
+pub(crate) struct Arrived {
+    pub(crate) reader: Reader,
+    pub(crate) writer: Writer,
     pub(crate) peer: Peer,
 }
 

@@ -1,0 +1,78 @@
+//! Loans: whose pages an instance may still be reading.
+//!
+//! A sender that put its own pages into its pipe must not change them before all who read them are done. Each of those
+//! holds the [`Loan`]; when the last one lets go of it, the sender is told.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pipebus_proto::topic::InstanceId;
+
+use crate::outbox::Outbox;
+
+/// Loans that one instance may have, after which it gets copies: many times what its pipe can hold.
+const LOANS_MAX: usize = 1024;
+
+/// A loaned message. Dropped, it is released.
+#[derive(Debug)]
+pub(crate) struct Loan {
+    sender: InstanceId,
+    sequence: u64,
+    /// The way back to the sender.
+    to: Arc<Outbox>,
+}
+
+impl Loan {
+    pub(crate) fn new(sender: InstanceId, sequence: u64, to: Arc<Outbox>) -> Loan {
+        Loan { sender, sequence, to }
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.to.release(self.sequence);
+    }
+}
+
+/// What one instance has been lent and has not consumed, in the order in which it got it.
+#[derive(Debug, Default)]
+pub(crate) struct Loans(Mutex<VecDeque<Arc<Loan>>>);
+
+impl Loans {
+    /// Notes that the instance is about to get pages of this message; `false` if it must get none.
+    pub(crate) fn lend(&self, loan: &Arc<Loan>) -> bool {
+        let mut loans = self.lock();
+        if loans.back().is_some_and(|last| Arc::ptr_eq(last, loan)) {
+            return true;
+        }
+        if loans.len() >= LOANS_MAX {
+            return false;
+        }
+        loans.push_back(loan.clone());
+        true
+    }
+
+    /// The instance says that it has read all messages of the sender up to this one.
+    pub(crate) fn consumed(&self, sender: InstanceId, sequence: u64) {
+        let mut consumed = Vec::new();
+        self.lock().retain(|loan| {
+            let done = loan.sender == sender && loan.sequence <= sequence;
+            if done {
+                consumed.push(loan.clone());
+            }
+            !done
+        });
+        // Not under the lock: this tells the senders, and one may be this instance.
+        drop(consumed);
+    }
+
+    /// The instance has left: nobody reads them any more.
+    pub(crate) fn clear(&self) {
+        let all = std::mem::take(&mut *self.lock());
+        drop(all);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Loan>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

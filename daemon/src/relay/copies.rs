@@ -1,0 +1,35 @@
+//! Where pages can't be moved: everything is read into memory, and the callers' own way for that is taken.
+
+use crate::transport::{Reader, Writer};
+
+/// No frame is so large.
+pub(crate) const PAGES_BYTES_MIN: usize = usize::MAX;
+
+/// Nobody ever gets one.
+pub(crate) enum Pipe {}
+
+pub(crate) fn grow<T>(_: T) -> usize {
+    0
+}
+
+pub(crate) async fn is_whole(_: &Reader, _: usize) -> bool {
+    false
+}
+
+pub(crate) fn share_with<T>(_: &T, _: &Writer, _: usize) -> usize {
+    0
+}
+
+pub(crate) fn move_to<T>(_: &T, _: &Writer, _: usize) -> usize {
+    0
+}
+
+pub(crate) fn discard<T>(_: &T, _: usize) {}
+
+pub(crate) fn read_rest<T>(_: &T, bytes: usize) -> Vec<u8> {
+    vec![0; bytes]
+}
+
+pub(crate) fn with_pipe_of(_: &[u8], _: impl FnOnce(&Pipe)) -> bool {
+    false
+}

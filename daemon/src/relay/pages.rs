@@ -1,0 +1,147 @@
+//! Pages: a pipe's pages go to other pipes as they are, by splice(2) and tee(2).
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, SpliceFlags};
+use tokio::io::Interest;
+use tracing::warn;
+
+use crate::transport::{Reader, Writer};
+
+/// A pipe that nobody waits for.
+pub(crate) type Pipe = OwnedFd;
+
+/// What of a frame is still in its publisher's pipe stays there if it has at least so many bytes.
+pub(crate) const PAGES_BYTES_MIN: usize = 32 * 1024;
+
+/// What the pipe of an instance that carries large messages grows to: the most that the kernel allows users who are not
+/// root (pipe(7), fs.pipe-max-size).
+const PIPE_BYTES: usize = 1024 * 1024;
+
+/// How long a frame may take to arrive whole in the pipe. Then it is read into memory, whatever the reason.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// Makes an instance's pipe hold several large frames. The kernel may refuse (pipe(7), pipe-user-pages-soft); then it stays
+/// as it is. Returns what it holds, in bytes.
+pub(crate) fn grow(pipe: impl AsFd) -> usize {
+    let held = rustix::pipe::fcntl_getpipe_size(&pipe).unwrap_or(0);
+    if held >= PIPE_BYTES {
+        return held;
+    }
+    rustix::pipe::fcntl_setpipe_size(&pipe, PIPE_BYTES).unwrap_or(held)
+}
+
+/// Waits until so many bytes are in the pipe, for some time at most.
+///
+/// # Cancel safety
+/// It may be cancelled and called again.
+pub(crate) async fn is_whole(reader: &Reader, bytes: usize) -> bool {
+    if holds(reader, bytes) {
+        return true;
+    }
+    let waited = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match reader.ready(Interest::READABLE).await {
+                Ok(ready) if !ready.is_read_closed() => {}
+                // No more will come.
+                _ => return holds(reader, bytes),
+            }
+            let whole = || if holds(reader, bytes) { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
+            // Told that it would block, tokio waits for the next write.
+            if reader.try_io(whole).is_ok() {
+                return true;
+            }
+        }
+    });
+    waited.await.unwrap_or(false)
+}
+
+fn holds(reader: &Reader, bytes: usize) -> bool {
+    rustix::io::ioctl_fionread(reader).is_ok_and(|held| held >= bytes as u64)
+}
+
+/// Gives the first bytes of one pipe to another, which keeps them: returns how many, fewer if the other is full.
+pub(crate) fn share_with(pipe: &impl AsFd, writer: &Writer, bytes: usize) -> usize {
+    moved(rustix::pipe::tee(pipe, writer, bytes, SpliceFlags::NONBLOCK))
+}
+
+/// Moves the first bytes of one pipe to another: returns how many, fewer if the other is full.
+pub(crate) fn move_to(pipe: &impl AsFd, writer: &Writer, bytes: usize) -> usize {
+    moved(rustix::pipe::splice(pipe, None, writer, None, bytes, SpliceFlags::NONBLOCK))
+}
+
+/// What is not moved goes through memory: nothing is lost if the kernel does not know how.
+fn moved(result: rustix::io::Result<usize>) -> usize {
+    static SAID: OnceLock<()> = OnceLock::new();
+    match result {
+        Ok(bytes) => bytes,
+        Err(Errno::AGAIN | Errno::PIPE | Errno::INTR) => 0,
+        Err(errno) => {
+            SAID.get_or_init(|| warn!(error = %errno, "pages can't be moved from pipe to pipe, so bytes are copied"));
+            0
+        }
+    }
+}
+
+/// Takes the first bytes out of a pipe, and nobody gets them.
+pub(crate) fn discard(pipe: &impl AsFd, bytes: usize) {
+    static NOWHERE: OnceLock<Option<File>> = OnceLock::new();
+    let nowhere = NOWHERE.get_or_init(|| File::options().write(true).open("/dev/null").ok());
+    let mut left = bytes;
+    while left > 0
+        && let Some(nowhere) = nowhere
+        && let Ok(moved @ 1..) = rustix::pipe::splice(pipe, None, nowhere, None, left, SpliceFlags::NONBLOCK)
+    {
+        left -= moved;
+    }
+    drop(read_rest(pipe, left));
+}
+
+/// Reads bytes that are there. Should a client have taken some out of its own pipe, zeros stand in their place: who has got
+/// the beginning of the frame must get as much as was announced.
+pub(crate) fn read_rest(pipe: &impl AsFd, bytes: usize) -> Vec<u8> {
+    let mut read = vec![0; bytes];
+    let mut at = 0;
+    while at < bytes {
+        match rustix::io::read(pipe, &mut read[at..]) {
+            Ok(count @ 1..) => at += count,
+            Err(Errno::INTR) => {}
+            _ => break,
+        }
+    }
+    read
+}
+
+/// A pipe of this thread's own, to give the same bytes to many.
+struct Scratch {
+    reader: Pipe,
+    writer: Pipe,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Option<Scratch>> = const { Cell::new(None) };
+}
+
+/// Puts bytes into a pipe from which `share` may give them to others. Returns whether it could.
+pub(crate) fn with_pipe_of(bytes: &[u8], share: impl FnOnce(&Pipe)) -> bool {
+    let made = || {
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+        rustix::pipe::fcntl_setpipe_size(&writer, PIPE_BYTES).ok()?;
+        Some(Scratch { reader, writer })
+    };
+    let Some(scratch) = SCRATCH.take().or_else(made) else { return false };
+    // One that does not take all, or is not empty afterwards, is not used again.
+    if rustix::io::write(&scratch.writer, bytes) != Ok(bytes.len()) {
+        return false;
+    }
+    share(&scratch.reader);
+    discard(&scratch.reader, bytes.len());
+    SCRATCH.set(Some(scratch));
+    true
+}
