@@ -74,10 +74,10 @@ fn push(buffer: &mut Vec<u8>, what: std::fmt::Arguments<'_>) {
 
 /// Appends a message as a JSON object and a newline.
 pub(crate) fn push_json(buffer: &mut Vec<u8>, message: &Message) {
-    let sender = &message.sender;
+    let sender = message.sender();
     let payload = std::str::from_utf8(&message.payload);
     let object = Object {
-        topic: message.topic.as_str(),
+        topic: message.topic().as_str(),
         sender: sender.id.0,
         uid: sender.uid(),
         name: &sender.name,

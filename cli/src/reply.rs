@@ -78,7 +78,7 @@ impl Job {
         let answered = match self.output_for(&request.message).await {
             Ok(output) => request.reply(output).await,
             Err(why) => {
-                complain(&format!("{}: {why}", request.message.topic));
+                complain(&format!("{}: {why}", request.message.topic()));
                 request.fail(why).await
             }
         };
@@ -120,9 +120,9 @@ impl Job {
         let mut command = Command::new(words.next().ok_or(std::io::ErrorKind::InvalidInput)?);
         command.args(words);
         command.env("PIPEBUS_BUS", self.bus.to_string());
-        command.env("PIPEBUS_TOPIC", question.topic.as_str());
-        command.env("PIPEBUS_SENDER", question.sender.id.to_string());
-        match question.sender.uid() {
+        command.env("PIPEBUS_TOPIC", question.topic().as_str());
+        command.env("PIPEBUS_SENDER", question.sender().id.to_string());
+        match question.sender().uid() {
             Some(uid) => command.env("PIPEBUS_UID", uid.to_string()),
             None => command.env_remove("PIPEBUS_UID"),
         };

@@ -174,7 +174,7 @@ impl Part {
             return false;
         }
         let topic = match delivery {
-            Delivery::Message(message) => &message.topic,
+            Delivery::Message(message) => message.topic(),
             Delivery::Gap(Gap { topic: Some(topic), .. }) => topic,
             // All subscriptions are told.
             Delivery::Gap(Gap { topic: None, .. }) => return true,
@@ -254,7 +254,7 @@ impl Screen {
     fn show_message(&mut self, message: &Message) -> Result<(), Failure> {
         let buffer = &mut self.output.buffer;
         match self.format {
-            Format::Text => push_text(buffer, message.topic.as_str(), &message.payload, self.style),
+            Format::Text => push_text(buffer, message.topic().as_str(), &message.payload, self.style),
             Format::Json => push_json(buffer, message),
             Format::Raw | Format::Line => {
                 if message.payload.len() < UNCOPIED_BYTES_MIN {

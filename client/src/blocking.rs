@@ -11,7 +11,7 @@
 //! client.publish("greetings/world", "hello")?;
 //! for delivery in client.subscribe("greetings/**")? {
 //!     if let Delivery::Message(message) = delivery {
-//!         println!("{}: {:?}", message.topic, message.payload);
+//!         println!("{}: {:?}", message.topic(), message.payload);
 //!     }
 //! }
 //! # Ok::<(), pipebus_client::Error>(())

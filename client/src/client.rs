@@ -47,7 +47,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(10);
 /// let mut subscription = client.subscribe("sensors/**").await?;
 /// client.publish("sensors/kitchen/temp", "21.5").await?;
 /// if let Some(Delivery::Message(message)) = subscription.next().await {
-///     assert_eq!(message.topic.as_str(), "sensors/kitchen/temp");
+///     assert_eq!(message.topic().as_str(), "sensors/kitchen/temp");
 ///     assert_eq!(&message.payload[..], b"21.5");
 /// }
 /// # Ok(()) }
@@ -264,7 +264,7 @@ impl Client {
         };
         let answer = tokio::time::timeout(timeout, ask).await;
         let answer = answer.unwrap_or(Err(Error::TimedOut { doing: "the answer to a request", after: timeout }));
-        answer.map(|message| Message { topic: slot.topic.clone(), ..message }).map_err(|error| match error {
+        answer.map(|message| message.about(slot.topic.clone())).map_err(|error| match error {
             Error::Unanswered { failure, .. } => Error::unanswered(topic, failure),
             error => error,
         })
@@ -319,7 +319,12 @@ impl Publisher {
     /// # Cancel safety
     /// Nothing is published if the future is dropped before it returns.
     pub async fn publish(&self, payload: impl Into<Bytes>) -> Result<()> {
-        self.publish_with(payload, &[]).await
+        let payload = payload.into();
+        if self.handle.shared.publish_small(&self.slot, &payload) {
+            return Ok(());
+        }
+        // In a box, so that what is mostly not needed is not moved about with every message.
+        Box::pin(self.publish_with(payload, &[])).await
     }
 
     /// Publishes a message with headers: names and values for the receivers, at most 65,535 bytes as they are sent.
@@ -341,6 +346,9 @@ impl Publisher {
     /// topic's id. Otherwise as [`Client::publish`].
     pub fn try_publish(&self, payload: impl Into<Bytes>) -> Result<()> {
         let payload = payload.into();
+        if self.handle.shared.publish_small(&self.slot, &payload) {
+            return Ok(());
+        }
         let tried = self.handle.shared.try_send(Destination::Topic(&self.slot), outbound(&payload, &[]))?;
         tried.map_err(|lacking| {
             if lacking == Lacking::Declaration {

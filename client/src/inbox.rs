@@ -7,17 +7,15 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use pipebus_proto::frame::{HEAD_BYTES, Head};
-use pipebus_proto::splitter::Frames;
-use pipebus_proto::topic::Topic;
 use tokio::sync::Notify;
 
 use crate::error::Error;
-use crate::message::{Message, Sender};
+use crate::message::Message;
+use crate::run::Run;
 use crate::subscription::Gap;
 
 /// Reading stops when more than this waits in one inbox.
@@ -49,10 +47,10 @@ struct State {
 /// One thing that arrived.
 #[derive(Debug)]
 pub(crate) enum Item {
-    /// A run of messages.
-    Frames { frames: Frames, bytes: usize, topic: Topic, sender: Arc<Sender> },
-    /// A message put together from fragments, or a request, and the connection it came on.
-    Whole { head: Head, message: Message, connection: u64 },
+    /// Messages.
+    Run(Run),
+    /// A request, and the connection it came on.
+    Request { head: Head, message: Message, connection: u64 },
     /// A loss.
     Gap(Gap),
 }
@@ -61,11 +59,9 @@ impl Item {
     /// The same in memory of its own, if it is small.
     fn compact(self) -> Item {
         match self {
-            Item::Frames { frames, bytes, topic, sender } if bytes < COMPACT_BYTES_MAX => {
-                Item::Frames { frames: frames.detached(), bytes, topic, sender }
-            }
-            Item::Whole { head, message, connection } if message.payload.len() < COMPACT_BYTES_MAX => {
-                Item::Whole { head, message: message.detached(), connection }
+            Item::Run(run) if run.bytes() < COMPACT_BYTES_MAX => Item::Run(run.detached()),
+            Item::Request { head, message, connection } if message.payload.len() < COMPACT_BYTES_MAX => {
+                Item::Request { head, message: message.detached(), connection }
             }
             item => item,
         }
@@ -73,8 +69,8 @@ impl Item {
 
     fn bytes(&self) -> usize {
         match self {
-            Item::Frames { bytes, .. } => *bytes,
-            Item::Whole { message, .. } => HEAD_BYTES + message.metadata.len() + message.payload.len(),
+            Item::Run(run) => run.bytes(),
+            Item::Request { head, message, .. } => HEAD_BYTES + usize::from(head.metadata) + message.payload.len(),
             Item::Gap(_) => 0,
         }
     }
@@ -126,11 +122,11 @@ impl Inbox {
 
     /// Waits until reading may go on. `awaiting_answer` tells whether the app waits for something behind.
     pub(crate) async fn wait_for_room(&self, awaiting_answer: impl Fn() -> bool) {
-        loop {
+        while !self.has_room(awaiting_answer()) {
             let mut room = pin!(self.room.notified());
             room.as_mut().enable();
-            let max = if awaiting_answer() { WAITING_BYTES_MAX_FOR_ANSWERS } else { WAITING_BYTES_MAX };
-            if self.has_room(max) {
+            // It may have come before anybody could be told.
+            if self.has_room(awaiting_answer()) {
                 return;
             }
             room.await;
@@ -175,24 +171,14 @@ impl Inbox {
         self.lock().ended.clone().flatten()
     }
 
-    fn has_room(&self, bytes_max: usize) -> bool {
+    /// Whether reading may go on; `awaiting_answer` if the app waits for something behind.
+    pub(crate) fn has_room(&self, awaiting_answer: bool) -> bool {
+        let max = if awaiting_answer { WAITING_BYTES_MAX_FOR_ANSWERS } else { WAITING_BYTES_MAX };
         let state = self.lock();
-        state.bytes <= bytes_max || state.ended.is_some()
+        state.bytes <= max || state.ended.is_some()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The message of a frame.
-pub(crate) fn message(head: &Head, body: &Bytes, topic: &Topic, sender: &Arc<Sender>) -> Message {
-    let metadata = usize::from(head.metadata);
-    Message {
-        topic: topic.clone(),
-        sender: sender.clone(),
-        sequence: head.sequence,
-        payload: body.slice(metadata..),
-        metadata: body.slice(..metadata),
     }
 }

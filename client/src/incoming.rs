@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use pipebus_proto::control::{Control, Failure, Farewell, Regarding};
-use pipebus_proto::frame::{Call, Flags, Head, Kind, Malformed, Part};
+use pipebus_proto::frame::{Call, Flags, HEAD_BYTES, Head, Kind, Malformed, Part};
 use pipebus_proto::splitter::{Frame, Span};
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
-use pipebus_proto::wire::{decode_control, decode_metadata};
+use pipebus_proto::wire::{decode_control, decode_metadata, encode_head};
 
 use crate::error::{Error, Result};
-use crate::inbox::{Inbox, Item, message};
-use crate::message::{Message, Sender};
+use crate::inbox::{Inbox, Item};
+use crate::message::{Message, Origin, Sender};
+use crate::run::Run;
 use crate::shared::Shared;
 use crate::shared::sending::Outbound;
 use crate::subscription::{Gap, GapCause};
@@ -41,12 +42,15 @@ type Inboxes = (Vec<Arc<Inbox>>, Vec<Arc<Inbox>>);
 struct Known {
     name: Topic,
     inboxes: Option<Inboxes>,
+    /// Of the last message: mostly that of the next one as well.
+    origin: Option<Arc<Origin>>,
 }
 
 /// A message of which fragments are missing.
 struct Unfinished {
     head: Head,
-    body: BytesMut,
+    /// The one frame that the message would be if frames had no limit.
+    frame: BytesMut,
 }
 
 impl Incoming {
@@ -73,9 +77,14 @@ impl Incoming {
                 Err(_) => return Ok(true),
             },
             Kind::Message if span.part == Part::Whole => self.handle_messages(&span).await,
-            _ => {
-                if let Some((head, body)) = self.put_together(&span) {
-                    self.handle_whole(head, body).await;
+            Kind::Message => {
+                if let Some((head, frame)) = self.put_together(&span) {
+                    self.handle_run(head.topic, head.sender, |origin| Run::whole(origin, frame)).await;
+                }
+            }
+            Kind::Request | Kind::Reply => {
+                if let Some((head, frame)) = self.put_together(&span) {
+                    self.handle_call(head, frame).await;
                 }
             }
         }
@@ -99,7 +108,7 @@ impl Incoming {
             Control::Pong { token } => self.shared.handle_pong(token),
             Control::TopicInfo { topic, name } => {
                 let name = Topic::new(&name).map_err(|error| Error::Protocol(error.to_string()))?;
-                self.topics.insert(topic, Known { name, inboxes: None });
+                self.topics.insert(topic, Known { name, inboxes: None, origin: None });
             }
             Control::TopicGone { topic } => drop(self.topics.remove(&topic)),
             Control::SenderInfo { sender, identity, name } => {
@@ -165,49 +174,44 @@ impl Incoming {
         if !self.unfinished.is_empty() {
             self.forget_unfinished(span.sender);
         }
-        let Some(sender) = self.senders.get(&span.sender).cloned() else { return };
-        let Some((topic, (inboxes, _))) = self.known(span.topic) else { return };
-        let (topic, inboxes) = (topic.clone(), inboxes.clone());
+        self.handle_run(span.topic, span.sender, |origin| Run::new(origin, span)).await;
+    }
+
+    /// Messages for all who subscribe to their topic.
+    async fn handle_run(&mut self, topic: TopicId, sender: InstanceId, run: impl FnOnce(Arc<Origin>) -> Run) {
+        let Some(origin) = self.origin(topic, sender) else { return };
+        let Some((_, (listening, _))) = self.known(topic) else { return };
+        let inboxes = listening.clone();
+        let run = run(origin);
         for inbox in &inboxes {
-            inbox.push(Item::Frames {
-                frames: span.iter(),
-                bytes: span.bytes.len(),
-                topic: topic.clone(),
-                sender: sender.clone(),
-            });
+            inbox.push(Item::Run(run.clone()));
         }
         self.wait_for_room(&inboxes).await;
     }
 
-    async fn handle_whole(&mut self, head: Head, body: Bytes) {
-        let Some(sender) = self.senders.get(&head.sender).cloned() else { return };
+    async fn handle_call(&mut self, head: Head, frame: Bytes) {
         if head.kind == Kind::Reply {
-            return self.handle_reply(&head, &body, &sender);
+            return self.handle_reply(&head, frame);
         }
         let connection = self.shared.connection();
-        let Some((topic, (listening, serving))) = self.known(head.topic) else { return };
-        let message = message(&head, &body, topic, &sender);
-        if head.kind == Kind::Request {
-            let taken = serving
-                .first()
-                .cloned()
-                .filter(|inbox| inbox.push(Item::Whole { head, message: message.clone(), connection }));
-            return match taken {
-                Some(inbox) => self.wait_for_room(&[inbox]).await,
-                None => self.decline(&head, &message),
-            };
+        let Some(origin) = self.origin(head.topic, head.sender) else { return };
+        let Some(message) = Run::whole(origin, frame).next() else { return };
+        let Some((_, (_, serving))) = self.known(head.topic) else { return };
+        let taken = serving
+            .first()
+            .cloned()
+            .filter(|inbox| inbox.push(Item::Request { head, message: message.clone(), connection }));
+        match taken {
+            Some(inbox) => self.wait_for_room(&[inbox]).await,
+            None => self.decline(&head, &message),
         }
-        let inboxes = listening.clone();
-        for inbox in &inboxes {
-            inbox.push(Item::Whole { head, message: message.clone(), connection });
-        }
-        self.wait_for_room(&inboxes).await;
     }
 
-    fn handle_reply(&mut self, head: &Head, body: &Bytes, sender: &Arc<Sender>) {
+    fn handle_reply(&mut self, head: &Head, frame: Bytes) {
+        let Some(sender) = self.senders.get(&head.sender).cloned() else { return };
         // Replies are about the topic of the request, whose name the caller knows and fills in.
-        let Ok(unknown) = Topic::new("$reply") else { return };
-        let message = message(head, body, &unknown, sender);
+        let Ok(topic) = Topic::new("$reply") else { return };
+        let Some(message) = Run::whole(Arc::new(Origin { topic, sender }), frame).next() else { return };
         let Some(call) = message.metadata().ok().and_then(|metadata| metadata.call) else { return };
         let answer = if head.flags.has(Flags::FAILED) {
             Err(Error::Failed(String::from_utf8_lossy(&message.payload).into_owned()))
@@ -226,17 +230,20 @@ impl Incoming {
         self.shared.reply_now(head.topic, self.shared.connection(), outbound);
     }
 
-    /// Puts a message together from its fragments, if this is the last.
+    /// Puts a message together from its fragments, if this is the last. Returns the head of the first, and the one frame
+    /// that the message would be if frames had no limit.
     fn put_together(&mut self, span: &Span) -> Option<(Head, Bytes)> {
         let Frame { head, body } = span.iter().next()?;
         if span.part.begins() {
             self.forget_unfinished(span.sender);
         }
         if span.part == Part::Whole {
-            return Some((head, body));
+            return Some((head, span.bytes.clone()));
         }
         if span.part == Part::First {
-            self.unfinished.insert(span.sender, Unfinished { head, body: BytesMut::new() });
+            let frame = BytesMut::zeroed(HEAD_BYTES);
+            self.unfinished_bytes += frame.len();
+            self.unfinished.insert(span.sender, Unfinished { head, frame });
         }
         let unfinished = self.unfinished.get_mut(&span.sender)?;
         let same = |head: &Head| (head.kind, head.topic, head.sequence);
@@ -244,35 +251,48 @@ impl Incoming {
             self.forget_unfinished(span.sender);
             return None;
         }
-        let room = REASSEMBLY_BYTES_MAX - self.unfinished_bytes;
-        if body.len() > room || unfinished.body.len() + body.len() > self.message_bytes_max {
+        let room = REASSEMBLY_BYTES_MAX.saturating_sub(self.unfinished_bytes);
+        if body.len() > room || unfinished.frame.len() - HEAD_BYTES + body.len() > self.message_bytes_max {
             let topic = unfinished.head.topic;
             self.forget_unfinished(span.sender);
             self.handle_gap(topic, 1, GapCause::Reassembly);
             return None;
         }
-        unfinished.body.extend_from_slice(&body);
+        unfinished.frame.put_slice(&body);
         self.unfinished_bytes += body.len();
         if span.part != Part::Last {
             return None;
         }
-        let Unfinished { head: first, body } = self.unfinished.remove(&span.sender)?;
-        self.unfinished_bytes -= body.len();
-        // A reply's flags are on all its fragments; its call is in the metadata of the first.
-        Some((first, body.freeze()))
+        let Unfinished { mut head, mut frame } = self.unfinished.remove(&span.sender)?;
+        self.unfinished_bytes -= frame.len();
+        // The flags that are not about fragments are in all of them, the metadata is in the first.
+        head.body = u32::try_from(frame.len() - HEAD_BYTES).ok()?;
+        frame[..HEAD_BYTES].copy_from_slice(&encode_head(&head));
+        Some((head, frame.freeze()))
     }
 
     /// The rest of the sender's message will not come. If it is an answer, whoever waits for it is told.
     fn forget_unfinished(&mut self, sender: InstanceId) {
-        let Some(Unfinished { head, body }) = self.unfinished.remove(&sender) else { return };
-        self.unfinished_bytes -= body.len();
+        let Some(Unfinished { head, frame }) = self.unfinished.remove(&sender) else { return };
+        self.unfinished_bytes -= frame.len();
         if head.kind == Kind::Reply
-            && let Some(metadata) = body.get(..usize::from(head.metadata))
+            && let Some(metadata) = frame[HEAD_BYTES..].get(..usize::from(head.metadata))
             && let Some(call) = decode_metadata(metadata).ok().and_then(|metadata| metadata.call)
         {
             let error = Error::Unanswered { topic: String::new(), failure: Failure::ServerGone };
             self.shared.handle_answer(call.correlation, Err(error));
         }
+    }
+
+    /// What the sender's messages on the topic have in common, if the broker has told who and what they are.
+    fn origin(&mut self, topic: TopicId, sender: InstanceId) -> Option<Arc<Origin>> {
+        let known = self.topics.get_mut(&topic)?;
+        if let Some(origin) = known.origin.as_ref().filter(|origin| origin.sender.id == sender) {
+            return Some(origin.clone());
+        }
+        let sender = self.senders.get(&sender)?.clone();
+        let origin = Arc::new(Origin { topic: known.name.clone(), sender });
+        Some(known.origin.insert(origin).clone())
     }
 
     /// A topic's name and inboxes, looked up anew after subscriptions have changed.

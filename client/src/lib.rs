@@ -8,7 +8,7 @@
 //! let mut subscription = client.subscribe("greetings/**").await?;
 //! while let Some(delivery) = subscription.next().await {
 //!     match delivery {
-//!         Delivery::Message(message) => println!("{}: {:?}", message.topic, message.payload),
+//!         Delivery::Message(message) => println!("{}: {:?}", message.topic(), message.payload),
 //!         Delivery::Gap(gap) => eprintln!("lost some: {gap:?}"),
 //!     }
 //! }
@@ -32,6 +32,7 @@ mod incoming;
 mod message;
 mod outgoing;
 mod reconnect;
+mod run;
 mod serve;
 mod shared;
 mod subscription;
@@ -43,6 +44,7 @@ pub use message::{Message, Sender};
 pub use pipebus_proto::control::{Failure, Identity, Overflow, Reason};
 pub use pipebus_proto::topic::{InstanceId, Topic};
 pub use pipebus_proto::wire::{decode_value, encode_value};
+pub use run::{MessageRef, Run};
 pub use serve::{Request, Server};
 pub use shared::link::Link;
-pub use subscription::{Delivery, Gap, GapCause, Subscription};
+pub use subscription::{Arrival, Delivery, Gap, GapCause, Subscription};

@@ -17,15 +17,20 @@ use crate::error::Result;
 /// batch's memory is, up to 128 KiB. To keep a small message for long, keep [`Message::detached`].
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// What it was published under.
-    pub topic: Topic,
-    /// Who published it.
-    pub sender: Arc<Sender>,
+    pub(crate) origin: Arc<Origin>,
     /// The sender's count of its messages, on all topics together; it rises, with gaps where messages went elsewhere.
     pub sequence: u64,
     /// What was published.
     pub payload: Bytes,
-    pub(crate) metadata: Bytes,
+    /// In a box, so that messages without are small.
+    pub(crate) metadata: Option<Box<Bytes>>,
+}
+
+/// What the messages of one sender on one topic have in common, kept once for all of them.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) topic: Topic,
+    pub(crate) sender: Arc<Sender>,
 }
 
 /// A client that sends, or the broker.
@@ -50,6 +55,16 @@ impl Sender {
 }
 
 impl Message {
+    /// What it was published under.
+    pub fn topic(&self) -> &Topic {
+        &self.origin.topic
+    }
+
+    /// Who published it.
+    pub fn sender(&self) -> &Arc<Sender> {
+        &self.origin.sender
+    }
+
     /// The headers that the sender added, in its order.
     ///
     /// # Errors
@@ -80,15 +95,25 @@ impl Message {
     pub fn detached(&self) -> Message {
         Message {
             payload: Bytes::copy_from_slice(&self.payload),
-            metadata: Bytes::copy_from_slice(&self.metadata),
+            metadata: self.metadata.as_ref().map(|metadata| Box::new(Bytes::copy_from_slice(metadata))),
             ..self.clone()
         }
     }
 
-    pub(crate) fn metadata(&self) -> Result<Metadata> {
-        if self.metadata.is_empty() {
-            return Ok(Metadata::default());
-        }
-        decode_metadata(&self.metadata).map_err(|error| crate::Error::Protocol(error.to_string()))
+    /// The same, about another topic.
+    pub(crate) fn about(self, topic: Topic) -> Message {
+        let sender = self.origin.sender.clone();
+        Message { origin: Arc::new(Origin { topic, sender }), ..self }
     }
+
+    pub(crate) fn metadata(&self) -> Result<Metadata> {
+        metadata_of(self.metadata.as_ref().map_or(&[], |metadata| metadata))
+    }
+}
+
+pub(crate) fn metadata_of(bytes: &[u8]) -> Result<Metadata> {
+    if bytes.is_empty() {
+        return Ok(Metadata::default());
+    }
+    decode_metadata(bytes).map_err(|error| crate::Error::Protocol(error.to_string()))
 }

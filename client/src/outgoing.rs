@@ -6,14 +6,17 @@ use bytes::{BufMut, Bytes, BytesMut};
 use pipebus_proto::control::Control;
 use pipebus_proto::frame::{Flags, Head, Kind};
 use pipebus_proto::topic::{InstanceId, TopicId};
-use pipebus_proto::wire::{encode_control, for_each_frame};
+use pipebus_proto::wire::{encode_control, encode_head, for_each_frame};
 
 /// Payloads from this size on are written from where they are, others copied together. Copying 16 KiB takes about as
 /// long as one more piece in a vectored write.
-const SHARED_BYTES_MIN: usize = 16 * 1024;
+pub(crate) const SHARED_BYTES_MIN: usize = 16 * 1024;
 
 /// Publishers wait while more than this waits to be written.
 const WAITING_BYTES_MAX: usize = 256 * 1024;
+
+/// What is copied together is kept in pieces of so many bytes, or more for a larger message.
+const TAIL_BYTES: usize = 64 * 1024;
 
 /// How often the broker is asked to confirm, in bytes: so much at most is in doubt, besides what the pipe holds.
 const CONFIRM_BYTES: usize = 64 * 1024;
@@ -44,8 +47,31 @@ pub(crate) struct Draft<'a> {
 
 impl Outgoing {
     /// Whether one more message may be added now.
+    #[inline]
     pub(crate) fn has_room(&self) -> bool {
         self.bytes < WAITING_BYTES_MAX
+    }
+
+    /// Adds a small message without metadata: the way of most.
+    #[inline]
+    pub(crate) fn push_small(&mut self, topic: TopicId, sender: InstanceId, payload: &[u8]) {
+        debug_assert!(payload.len() < SHARED_BYTES_MIN, "it is copied, and fits a frame");
+        self.sequence += 1;
+        let head = Head {
+            body: payload.len() as u32,
+            kind: Kind::Message,
+            flags: Flags::NONE,
+            metadata: 0,
+            topic,
+            sender,
+            sequence: self.sequence,
+        };
+        if self.tail.capacity() - self.tail.len() < head.frame_bytes() {
+            self.begin_tail(head.frame_bytes());
+        }
+        self.tail.put_slice(&encode_head(&head));
+        self.tail.put_slice(payload);
+        self.count(head.frame_bytes());
     }
 
     /// Adds a message, all of it.
@@ -60,21 +86,41 @@ impl Outgoing {
             sender: draft.sender,
             sequence: self.sequence,
         };
-        let before = self.bytes;
+        let mut bytes = 0;
         for_each_frame(head, draft.metadata, draft.payload, |head, metadata, piece| {
             self.tail.put_slice(&head);
             self.tail.put_slice(metadata);
-            self.bytes += head.len() + metadata.len() + piece.len();
+            bytes += head.len() + metadata.len() + piece.len();
             if piece.len() < SHARED_BYTES_MIN {
                 self.tail.put_slice(&piece);
             } else {
-                self.pieces.push_back(self.tail.split().freeze());
+                self.end_tail();
                 self.pieces.push_back(piece);
             }
         });
-        self.unasked_bytes += self.bytes - before;
+        self.count(bytes);
+    }
+
+    /// Counts what has been added for a message.
+    #[inline]
+    fn count(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.unasked_bytes += bytes;
         if self.unasked_bytes >= CONFIRM_BYTES {
             self.ask_to_confirm();
+        }
+    }
+
+    /// Begins a new piece, rather than moving what is in a full one.
+    #[cold]
+    fn begin_tail(&mut self, bytes: usize) {
+        self.end_tail();
+        self.tail.reserve(bytes.max(TAIL_BYTES));
+    }
+
+    fn end_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.pieces.push_back(self.tail.split().freeze());
         }
     }
 
@@ -109,10 +155,8 @@ impl Outgoing {
 
     /// Takes all that waits.
     pub(crate) fn take(&mut self, batch: &mut VecDeque<Bytes>) {
+        self.end_tail();
         batch.append(&mut self.pieces);
-        if !self.tail.is_empty() {
-            batch.push_back(self.tail.split().freeze());
-        }
         self.bytes = 0;
     }
 }

@@ -59,7 +59,7 @@ impl Server {
 
 impl Server {
     fn request(&self, item: Item) -> Option<Request> {
-        let Item::Whole { head, message, connection } = item else { return None };
+        let Item::Request { head, message, connection } = item else { return None };
         let call = message.metadata().ok()?.call?;
         let (handle, topic) = (self.handle.clone(), head.topic);
         Some(Request { message, handle, topic, call, connection, answered: false })

@@ -5,7 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::frame::{Flags, HEAD_BYTES, Head, Kind, Malformed, Part};
+use crate::frame::{BODY_BYTES_MAX, Flags, HEAD_BYTES, Head, Kind, Malformed, Part};
 use crate::topic::{InstanceId, TopicId};
 use crate::wire;
 
@@ -196,16 +196,7 @@ pub fn next_span(buffer: &mut BytesMut) -> Result<Option<Span>, Malformed> {
     let mut frames = 1;
     let mut last = first.sequence;
     if first.kind == Kind::Message && first.flags == Flags::NONE {
-        // What is malformed after the first frame is met again, at the front, by the next call.
-        while let Ok(Some(next)) = whole_frame(buffer, end) {
-            let same_way = next.kind == Kind::Message
-                && next.flags == Flags::NONE
-                && next.topic == first.topic
-                && next.sender == first.sender
-                && next.sequence > last;
-            if !same_way {
-                break;
-            }
+        while let Some(next) = follower(buffer, end, &first).filter(|next| next.sequence > last) {
             end += next.frame_bytes();
             frames += 1;
             last = next.sequence;
@@ -228,6 +219,22 @@ pub fn missing(buffer: &[u8]) -> usize {
         Ok(Some(head)) => head.frame_bytes().saturating_sub(buffer.len()),
         _ => 0,
     }
+}
+
+/// The whole frame at `at`, if it goes the same way as `first`, an unfragmented message. Checked no further, for this is
+/// done for every message: what is malformed is met again, at the front, by the next call.
+#[inline]
+fn follower(buffer: &[u8], at: usize, first: &Head) -> Option<Head> {
+    let bytes = &buffer[at..];
+    let head = wire::decode_checked_head(bytes)?;
+    let same_way = head.kind == first.kind
+        && head.flags == first.flags
+        && head.topic == first.topic
+        && head.sender == first.sender
+        && head.body as usize <= BODY_BYTES_MAX
+        && u32::from(head.metadata) <= head.body
+        && head.frame_bytes() <= bytes.len();
+    same_way.then_some(head)
 }
 
 fn whole_frame(buffer: &[u8], at: usize) -> Result<Option<Head>, Malformed> {

@@ -41,9 +41,22 @@ pub fn encode_head(head: &Head) -> [u8; HEAD_BYTES] {
 /// What no version of this protocol would send.
 #[inline]
 pub fn decode_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
-    let Some(&bytes) = bytes.first_chunk::<HEAD_BYTES>() else { return Ok(None) };
-    let [b0, b1, b2, b3, kind, flags, m0, m1, t0, t1, t2, t3, s0, s1, s2, s3, sequence @ ..] = bytes;
-    let head = Head {
+    let Some(bytes) = bytes.first_chunk() else { return Ok(None) };
+    let head = read_head(bytes)?;
+    check_head(&head)?;
+    Ok(Some(head))
+}
+
+/// Reads a head that has been checked before; `None` if it has not all arrived.
+#[inline]
+pub fn decode_checked_head(bytes: &[u8]) -> Option<Head> {
+    read_head(bytes.first_chunk()?).ok()
+}
+
+#[inline]
+fn read_head(bytes: &[u8; HEAD_BYTES]) -> Result<Head, Malformed> {
+    let [b0, b1, b2, b3, kind, flags, m0, m1, t0, t1, t2, t3, s0, s1, s2, s3, sequence @ ..] = *bytes;
+    Ok(Head {
         body: u32::from_le_bytes([b0, b1, b2, b3]),
         kind: Kind::from_number(kind).ok_or(Malformed::Kind(kind))?,
         flags: Flags(flags),
@@ -51,9 +64,7 @@ pub fn decode_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
         topic: TopicId(u32::from_le_bytes([t0, t1, t2, t3])),
         sender: InstanceId(u32::from_le_bytes([s0, s1, s2, s3])),
         sequence: u64::from_le_bytes(sequence),
-    };
-    check_head(&head)?;
-    Ok(Some(head))
+    })
 }
 
 #[inline]

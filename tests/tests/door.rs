@@ -122,7 +122,7 @@ async fn another_users_identity_is_what_the_kernel_says() {
     let mut process = Process::start(as_user(&mut publisher, OTHER_UID));
     let delivery = soon("the message", subscription.next()).await.unwrap();
     let pipebus_client::Delivery::Message(message) = delivery else { panic!("{delivery:?}") };
-    assert_eq!(message.sender.uid(), Some(OTHER_UID));
+    assert_eq!(message.sender().uid(), Some(OTHER_UID));
     assert!(process.wait().success());
     assert!(bus.log().contains(&format!("pid={}", process.0.id())), "its pid, from the lock on its FIFO");
     // Of the broker's own topics it gets none.

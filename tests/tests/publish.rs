@@ -25,14 +25,14 @@ async fn a_message_goes_to_those_whose_pattern_matches_and_to_no_others() {
     publisher.publish("sensors/end", "end").await.unwrap();
 
     let message = next(&mut kitchen).await;
-    assert_eq!((message.topic.as_str(), &message.payload[..]), ("sensors/kitchen/temp", &b"21"[..]));
-    assert_eq!(message.sender.name, "thermometer");
-    assert_eq!(message.sender.uid(), Some(rustix::process::geteuid().as_raw()));
+    assert_eq!((message.topic().as_str(), &message.payload[..]), ("sensors/kitchen/temp", &b"21"[..]));
+    assert_eq!(message.sender().name, "thermometer");
+    assert_eq!(message.sender().uid(), Some(rustix::process::geteuid().as_raw()));
     assert_eq!(message.sequence, 2);
     let topics = [next(&mut all).await, next(&mut all).await, next(&mut all).await, next(&mut all).await];
-    let topics: Vec<_> = topics.iter().map(|message| message.topic.as_str()).collect();
+    let topics: Vec<_> = topics.iter().map(|message| message.topic().as_str()).collect();
     assert_eq!(topics, ["sensors/attic/temp", "sensors/kitchen/temp", "sensors", "sensors/end"]);
-    assert_eq!(next(&mut none).await.topic.as_str(), "sensors/end");
+    assert_eq!(next(&mut none).await.topic().as_str(), "sensors/end");
 }
 
 #[tokio::test]
@@ -53,9 +53,9 @@ async fn each_publishers_order_is_kept_over_topics() {
     for _ in 0..6000 {
         let message = next(&mut subscription).await;
         let number = u32::from_le_bytes(message.payload[..].try_into().unwrap());
-        let wanted = expected.entry(message.sender.id).or_insert(0);
-        assert_eq!(number, *wanted, "from {:?}", message.sender);
-        assert_eq!(message.topic.as_str(), format!("order/{}", number % 7));
+        let wanted = expected.entry(message.sender().id).or_insert(0);
+        assert_eq!(number, *wanted, "from {:?}", message.sender());
+        assert_eq!(message.topic().as_str(), format!("order/{}", number % 7));
         *wanted += 1;
     }
     for task in tasks {
@@ -123,7 +123,7 @@ async fn more_topics_than_are_kept_declared_are_no_trouble() {
     let mut subscription = subscriber.subscribe("job/**").await.unwrap();
     for number in 0..3000 {
         publisher.publish(&format!("job/{number}/done"), "").await.unwrap();
-        assert_eq!(next(&mut subscription).await.topic.as_str(), format!("job/{number}/done"));
+        assert_eq!(next(&mut subscription).await.topic().as_str(), format!("job/{number}/done"));
     }
 }
 

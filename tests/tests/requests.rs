@@ -28,8 +28,8 @@ async fn a_request_is_answered() {
     let large = vec![7; 1_000_000];
     for payload in [b"hello".to_vec(), Vec::new(), large] {
         let answer = asking.request("echo/x", payload.clone(), DEADLINE).await.unwrap();
-        assert!(answer.payload == payload && answer.topic.as_str() == "echo/x");
-        assert_eq!(answer.sender.name, "story");
+        assert!(answer.payload == payload && answer.topic().as_str() == "echo/x");
+        assert_eq!(answer.sender().name, "story");
     }
     let error = asking.request("echo/x", "fail", DEADLINE).await.unwrap_err();
     assert!(matches!(&error, Error::Failed(why) if why == "as you wish"), "{error}");

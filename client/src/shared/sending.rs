@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{Phase, Question, Shared, State};
 use crate::error::{Error, Result};
-use crate::outgoing::Draft;
+use crate::outgoing::{Draft, SHARED_BYTES_MIN};
 
 /// Topics that stay declared though nobody holds a publisher for them.
 const IDLE_TOPICS_MAX: usize = 1024;
@@ -103,6 +103,22 @@ impl Shared {
         let slot = Arc::new(Slot { topic: topic.clone(), ids: Default::default() });
         state.slots.insert(topic, slot.clone());
         Ok(slot)
+    }
+
+    /// Publishes a small message if nothing has to be waited for or looked into; `false` if it has to go the other way.
+    #[inline]
+    pub(crate) fn publish_small(&self, slot: &Slot, payload: &[u8]) -> bool {
+        if payload.len() >= SHARED_BYTES_MIN {
+            return false;
+        }
+        let mut state = self.lock();
+        let Phase::Up { client, .. } = state.phase else { return false };
+        let Some(topic) = slot.id(Purpose::Publish).filter(|_| state.outgoing.has_room()) else { return false };
+        state.outgoing.push_small(topic, client, payload);
+        let ring = std::mem::take(&mut state.writer_idle);
+        drop(state);
+        self.ring(ring);
+        true
     }
 
     /// Sends a message, once there is a connection, an id for its topic, and room.
