@@ -6,6 +6,7 @@ mod actor;
 pub(crate) mod args;
 mod clock;
 mod figures;
+mod idle;
 mod latencies;
 mod meter;
 mod pace;
@@ -24,6 +25,7 @@ use pipebus_proto::place::Address;
 
 use crate::bench::args::{Common, Flow, Latency, Relay, Work};
 use crate::bench::figures::Figures;
+use crate::bench::idle::Crowd;
 use crate::bench::pace::STAMP_BYTES;
 use crate::bench::play::Cast;
 use crate::bench::progress::Progress;
@@ -48,12 +50,18 @@ pub(crate) async fn run(bus: Option<&Address>, work: &Work) -> Result<(), Failur
 }
 
 async fn measure(stage: &mut Stage, bus: Option<&Address>, work: &Work) -> Result<(), Failure> {
-    let venue = Venue::open(stage, bus, &[]).await?;
+    let crowd = match work {
+        Work::Throughput(flow) | Work::Fanout(flow) | Work::Mesh(flow) => flow.idle_instances,
+        Work::Latency(_) => 0,
+        Work::Idle(idle) => idle.instances,
+    };
+    let venue = Venue::open(stage, bus, &idle::settings(crowd)).await?;
     match work {
         Work::Throughput(flow) => measure_flow(stage, &venue, "throughput", flow, [1, 1]).await,
         Work::Fanout(flow) => measure_flow(stage, &venue, "fanout", flow, [1, 8]).await,
         Work::Mesh(flow) => measure_flow(stage, &venue, "mesh", flow, [8, 8]).await,
         Work::Latency(latency) => measure_latency(stage, &venue, latency).await,
+        Work::Idle(idle) => idle::measure(stage, &venue, idle).await,
     }
 }
 
@@ -69,9 +77,12 @@ async fn measure_flow(
     let relay = flow.relay.unwrap_or(Relay::suiting(size));
     let on_bus = async || venue.flow(stage, sides, size).await;
     let on_yardstick = async |yardstick: &Yardstick<'_>| yardstick.flow(sides, size, relay, flow.feed).await;
+    let (crowd, _) = Crowd::connect(stage, venue, flow.idle_instances).await?;
     let (bus, yardstick) = rounds(stage, &flow.common, size, on_bus, on_yardstick).await?;
+    crowd.leave().await?;
     let ratio = yardstick.and_then(|yardstick| Some(bus.messages_per_s? / yardstick.messages_per_s?));
     Report {
+        idle_instances: flow.idle_instances,
         relay: flow.common.yardstick.then_some(relay),
         feed: flow.common.yardstick.then_some(flow.feed),
         ..Report::of(work, sides, size, &flow.common, (bus, yardstick, ratio))

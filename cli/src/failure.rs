@@ -35,6 +35,8 @@ pub(crate) enum Failure {
         "{lost} messages were lost and {disordered} came out of order, though nothing may be with `block`; the broker's log may say why"
     )]
     Lossy { lost: u64, disordered: u64 },
+    #[error("instances no longer connected: {instances}; see the broker's log")]
+    Left { instances: u64 },
     #[error("interrupted; everything that was started has ended")]
     Interrupted,
 }
@@ -64,6 +66,7 @@ impl Failure {
             | Failure::NoDaemon { .. }
             | Failure::Ended { .. }
             | Failure::Lossy { .. }
+            | Failure::Left { .. }
             | Failure::Interrupted => FAILED,
         }
     }

@@ -16,6 +16,8 @@ pub(crate) enum Work {
     Mesh(Flow),
     /// How long a message takes: there and back, or with --rate one way
     Latency(Latency),
+    /// What instances cost that do nothing
+    Idle(Idle),
 }
 
 pub(crate) const BENCH_EXAMPLES: &str = "\
@@ -51,6 +53,9 @@ pub(crate) struct Flow {
     /// How many subscribe [default: 1; fanout and mesh: 8]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1024))]
     pub(crate) subscribers: Option<u32>,
+    /// Have so many instances connected meanwhile that do nothing
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u32).range(0..=INSTANCES_MAX))]
+    pub(crate) idle_instances: u32,
     #[command(flatten)]
     pub(crate) common: Common,
     /// How the yardstick's relay moves bytes [default: copy below 32 KiB, splice from there]
@@ -111,6 +116,32 @@ Examples:
   pipebus bench latency --yardstick
   pipebus bench latency --rate 10000 --size 1024
   pipebus bench latency --json | jq .p99_us";
+
+/// Instances that are connected.
+#[derive(Debug, Args)]
+#[command(after_help = IDLE_EXAMPLES)]
+pub(crate) struct Idle {
+    /// How many; each needs two file descriptors of the broker
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = value_parser!(u32).range(1..=INSTANCES_MAX))]
+    pub(crate) instances: u32,
+    /// How long to watch the broker at rest
+    #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
+    pub(crate) seconds: Duration,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// More than a broker can have file descriptors for on most machines.
+const INSTANCES_MAX: i64 = 100_000;
+
+const IDLE_EXAMPLES: &str = "\
+Memory is what is resident of the broker; the kernel's own, for pipes, is not in it. The broker's limit of open files \
+is raised as far as it may be; see ulimit -Hn.
+
+Examples:
+  pipebus bench idle
+  pipebus bench idle --instances 5000 --seconds 10 --json | jq .broker_bytes_per_instance";
 
 /// How the yardstick's relay moves bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]

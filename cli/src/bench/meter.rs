@@ -22,9 +22,6 @@ const AFTERWARDS: Duration = Duration::from_millis(50);
 /// How often a part that waits for messages looks whether they have come.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Messages that are missing when none has come for so long are lost.
-const PATIENCE: Duration = Duration::from_secs(3);
-
 /// Messages so far, and whether it is enough.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
@@ -46,10 +43,10 @@ impl Meter {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    /// Blocks until so many messages have come, or no more do.
-    pub(super) fn wait_for(&self, messages: u64) {
+    /// Blocks until so many messages have come, or none for so long.
+    pub(super) fn wait_for(&self, messages: u64, patience: Duration) {
         let (mut before, mut since) = (self.messages(), now());
-        while before < messages && now() - since < PATIENCE {
+        while before < messages && now() - since < patience {
             thread::sleep(LOOK_INTERVAL);
             let after = self.messages();
             if after != before {
@@ -162,10 +159,10 @@ mod tests {
     fn what_does_not_come_is_given_up() {
         let meter = Meter::default();
         meter.set(2);
-        meter.wait_for(2);
-        let begun = now();
-        meter.wait_for(3);
-        assert!(now() - begun >= PATIENCE);
+        meter.wait_for(2, Duration::MAX);
+        let (begun, patience) = (now(), Duration::from_millis(20));
+        meter.wait_for(3, patience);
+        assert!(now() - begun >= patience);
     }
 
     #[test]

@@ -1,15 +1,14 @@
 //! Part: what one process of a measurement does. The bench starts this program again for each.
 
+use pipebus_client::Client;
+use pipebus_proto::place::Address;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Builder;
 
 use crate::bench::yardstick::{feed, relay};
-use crate::bench::{paced, ping, publisher, subscriber, yardstick};
+use crate::bench::{idle, paced, ping, publisher, subscriber, yardstick};
 use crate::bus::connect;
 use crate::failure::Failure;
-
-use pipebus_client::Client;
-use pipebus_proto::place::Address;
 
 /// Written as JSON on the command line of the part's process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,6 +25,8 @@ pub(crate) enum Part {
     PacedPublisher { topic: String, size: usize, rate: u32 },
     /// Takes what comes, and how long it was on its way.
     PacedSubscriber { pattern: String },
+    /// Connects so often, and does nothing.
+    Idle { instances: u32 },
     /// The yardstick's: reads and writes between pipes.
     Relay(relay::Plan),
     /// The yardstick's publisher.
@@ -53,6 +54,7 @@ pub(crate) fn run(bus: &Address, part: &Part) -> Result<(), Failure> {
             on_bus(bus, async |client| paced::publisher(client, topic, *size, *rate).await)
         }
         Part::PacedSubscriber { pattern } => on_bus(bus, async |client| paced::subscriber(client, pattern).await),
+        Part::Idle { instances } => alone(idle::play(bus, *instances)),
         Part::Relay(plan) => relay::run(plan),
         Part::Writer(plan) => feed::run(plan),
         Part::Reader(plan) => yardstick::reader::run(plan),

@@ -16,6 +16,8 @@ pub(super) struct Report {
     pub(super) subscribers: u32,
     pub(super) seconds: f64,
     pub(super) rounds: u32,
+    /// Connected meanwhile, besides those who take part.
+    pub(super) idle_instances: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rate: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,6 +46,7 @@ impl Report {
             subscribers,
             seconds,
             rounds,
+            idle_instances: 0,
             rate: None,
             relay: None,
             feed: None,
@@ -71,8 +74,12 @@ impl Report {
         let [publishers, subscribers] = [count(self.publishers, "publisher"), count(self.subscribers, "subscriber")];
         let rounds = if self.rounds == 1 { String::new() } else { format!(", median of {} rounds", self.rounds) };
         let rate = self.rate.map_or(String::new(), |rate| format!(", {} a second", grouped(u64::from(rate))));
+        let idle = match self.idle_instances {
+            0 => String::new(),
+            instances => format!(", {} idle instances", grouped(u64::from(instances))),
+        };
         let size = grouped(self.size as u64);
-        format!("{}: {publishers}, {subscribers}, {size} bytes{rate}, {} s{rounds}", self.work, self.seconds)
+        format!("{}: {publishers}, {subscribers}{idle}, {size} bytes{rate}, {} s{rounds}", self.work, self.seconds)
     }
 
     fn table(&self) -> String {
@@ -149,6 +156,7 @@ mod tests {
             subscribers: 8,
             seconds: 0.5,
             rounds: 3,
+            idle_instances: 0,
             rate: None,
             relay: Some(Relay::Copy),
             feed: Some(Feed::Write),
@@ -163,12 +171,12 @@ mod tests {
         let report = report(None);
         assert_eq!(report.title(), "throughput: 1 publisher, 8 subscribers, 128 bytes, 0.5 s, median of 3 rounds");
         let expected = "\
-                                       BUS
+BUS
 messages/s                       1,234,567
 MB/s                                 158.0
 its CPU, s per million messages      0.251
 lost                                     0";
-        assert_eq!(report.table().lines().map(str::trim_end).collect::<Vec<_>>().join("\n"), expected);
+        assert_eq!(report.table().lines().map(str::trim).collect::<Vec<_>>().join("\n"), expected);
     }
 
     #[test]

@@ -2,11 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pipebus_client::{Client, Delivery, Error, InstanceId, Subscription};
 
 use crate::bench::meter::{Account, Cues, Meter, Schedule, Tally, say};
 use crate::failure::Failure;
+
+/// Messages that are missing when none has come for so long are lost.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) async fn play(client: &Client, pattern: &str) -> Result<(), Failure> {
     let mut subscription = client.subscribe(pattern).await?;
@@ -44,7 +48,7 @@ pub(super) async fn until_all_came(
     let meter = meter.clone();
     let all_came = tokio::task::spawn_blocking(move || {
         let rate = follower.rate();
-        meter.wait_for(cues.next()?);
+        meter.wait_for(cues.next()?, PATIENCE);
         Ok(rate)
     });
     tokio::select! {

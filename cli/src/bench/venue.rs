@@ -44,6 +44,11 @@ impl Venue {
         Ok(ask(&self.client, STATUS).await?.json()?)
     }
 
+    /// The broker's process.
+    pub(super) fn broker(&self) -> u32 {
+        self.broker
+    }
+
     pub(super) fn start(&self, stage: &Stage, name: &'static str, part: &Part) -> Result<Actor, Failure> {
         Actor::start(stage, &self.bus, name, part)
     }
