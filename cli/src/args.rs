@@ -93,6 +93,12 @@ pub(crate) enum Command {
         #[arg(value_parser = part)]
         part: Box<Part>,
     },
+    /// Run a command that is asked to end when who has started this does
+    #[command(hide = true)]
+    Tether {
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
 }
 
 const DEMO_EXAMPLES: &str = "\

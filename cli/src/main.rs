@@ -17,6 +17,7 @@ mod request;
 mod stage;
 mod subscribe;
 mod table;
+mod tether;
 
 use std::process::ExitCode;
 
@@ -40,9 +41,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
-    // A part of a measurement chooses its runtime itself, if it needs one.
-    if let Command::BenchPart { part } = &arguments.command {
-        return bench::part::run(&arguments.bus, part);
+    match &arguments.command {
+        // Chooses its runtime itself, if it needs one.
+        Command::BenchPart { part } => return bench::part::run(&arguments.bus, part),
+        Command::Tether { command } => return tether::run(command),
+        _ => {}
     }
     // One worker keeps the connection. The commands run on the main thread, where they may block, as on a full pipe.
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
@@ -59,7 +62,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             Command::Topics(arguments) => look::topics(bus, arguments).await,
             Command::Demo => demo::run().await,
             Command::Bench { work } => bench::run(arguments.bus_flag(), work).await,
-            Command::BenchPart { .. } => Ok(()),
+            Command::BenchPart { .. } | Command::Tether { .. } => Ok(()),
         }
     })
 }

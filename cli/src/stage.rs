@@ -54,8 +54,11 @@ impl Stage {
     }
 
     pub(crate) fn start_broker(&mut self, arguments: &[&str]) -> Result<(), Failure> {
-        let mut command = Command::new(find_pipebusd(&self.pipebus)?);
-        command.args(["--bus", &self.bus()]).args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        let pipebusd = find_pipebusd(&self.pipebus)?;
+        let mut command = Command::new(&self.pipebus);
+        // So that not even a kill of this process leaves a broker behind.
+        command.args(["tether", "--"]).arg(pipebusd).args(["--bus", &self.bus()]).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         self.broker = Some(start(command, "pipebusd")?);
         Ok(())
     }
