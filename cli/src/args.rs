@@ -4,11 +4,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, value_parser};
 use pipebus_client::{Overflow, Topic};
 use pipebus_proto::pattern::Pattern;
 use pipebus_proto::place::{Address, AddressError};
 use pipebus_proto::topic::TopicError;
+
+use crate::bench::args::{BENCH_EXAMPLES, Work};
+use crate::bench::part::Part;
 
 /// Publish, subscribe, ask, and look at a message bus of this machine.
 ///
@@ -21,8 +25,31 @@ pub(crate) struct Arguments {
     #[arg(long, global = true, env = "PIPEBUS_BUS", default_value = "session", value_name = "ADDRESS")]
     #[arg(value_parser = address)]
     pub(crate) bus: Address,
+    /// Whether the bus was named on the command line.
+    #[arg(skip)]
+    bus_flag: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Arguments {
+    /// Those of this process, which ends here if they are wrong.
+    pub(crate) fn of_process() -> Arguments {
+        Arguments::of(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    fn of(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Arguments, clap::Error> {
+        let mut command = Arguments::command();
+        let matches = command.try_get_matches_from_mut(words)?;
+        let arguments = Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        let bus_flag = matches.value_source("bus") == Some(ValueSource::CommandLine);
+        Ok(Arguments { bus_flag, ..arguments })
+    }
+
+    /// The bus, if it was named on the command line: what is done by default may be done to a bus of one's own.
+    pub(crate) fn bus_flag(&self) -> Option<&Address> {
+        self.bus_flag.then_some(&self.bus)
+    }
 }
 
 const EXAMPLES: &str = "\
@@ -54,6 +81,24 @@ pub(crate) enum Command {
     /// Show within seconds what a bus does, with a broker of its own
     #[command(after_help = DEMO_EXAMPLES)]
     Demo,
+    /// Measure what a bus carries on this machine
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench {
+        #[command(subcommand)]
+        work: Work,
+    },
+    /// What a process of `bench` does
+    #[command(hide = true)]
+    BenchPart {
+        #[arg(value_parser = part)]
+        part: Box<Part>,
+    },
+    /// Run a command that is asked to end when who has started this does
+    #[command(hide = true)]
+    Tether {
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
 }
 
 const DEMO_EXAMPLES: &str = "\
@@ -239,6 +284,10 @@ fn address(text: &str) -> Result<Address, AddressError> {
     text.parse()
 }
 
+fn part(text: &str) -> serde_json::Result<Box<Part>> {
+    serde_json::from_str(text)
+}
+
 fn topic(text: &str) -> Result<Topic, TopicError> {
     Topic::new(text)
 }
@@ -268,6 +317,16 @@ mod tests {
     fn refused(arguments: &[&str]) -> clap::Error {
         let all = ["pipebus"].iter().chain(arguments);
         Arguments::try_parse_from(all).expect_err("these are wrong")
+    }
+
+    #[test]
+    fn a_bus_that_is_named_is_told_from_the_default() {
+        for (words, flag) in [(&["status"][..], None), (&["--bus", "/x", "status"], Some("/x"))] {
+            let arguments = Arguments::of(["pipebus"].iter().chain(words)).unwrap();
+            assert_eq!(arguments.bus_flag().map(Address::to_string).as_deref(), flag);
+        }
+        let after = Arguments::of(["pipebus", "bench", "throughput", "--bus", "/x"]).unwrap();
+        assert!(after.bus_flag().is_some());
     }
 
     #[test]

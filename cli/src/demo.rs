@@ -1,10 +1,9 @@
 //! `pipebus demo`: what a bus does, shown within seconds on a broker of its own.
 //!
 //! All that takes part are processes such as anybody could start: `pipebusd`, and `pipebus` itself. How they are started
-//! and ended is in [`stage`].
+//! and ended is in [`crate::stage`].
 
 mod readings;
-mod stage;
 
 use std::time::Duration;
 
@@ -17,11 +16,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::demo::readings::Reading;
-use crate::demo::stage::{Stage, within};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::look::ask;
 use crate::output::{grouped, is_coloured, style, write};
+use crate::stage::{Stage, within};
 
 /// The time between two readings of each publisher.
 const READING_INTERVAL: Duration = Duration::from_millis(700);
@@ -40,7 +39,7 @@ const QUEUE_BYTES_MAX: usize = 64 * 1024;
 
 pub(crate) async fn run() -> Result<(), Failure> {
     let mut interrupt = Interrupt::listen()?;
-    let mut stage = Stage::set()?;
+    let mut stage = Stage::set("demo")?;
     let shown = tokio::select! {
         biased;
         () = interrupt.received() => Err(Failure::Interrupted),

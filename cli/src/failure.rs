@@ -31,6 +31,12 @@ pub(crate) enum Failure {
     Stuck { what: &'static str, after: Duration },
     #[error("{program} ended with {status} instead of doing its part; what it said is above")]
     Ended { program: String, status: std::process::ExitStatus },
+    #[error(
+        "{lost} messages were lost and {disordered} came out of order, though nothing may be with `block`; the broker's log may say why"
+    )]
+    Lossy { lost: u64, disordered: u64 },
+    #[error("instances no longer connected: {instances}; see the broker's log")]
+    Left { instances: u64 },
     #[error("interrupted; everything that was started has ended")]
     Interrupted,
 }
@@ -59,6 +65,8 @@ impl Failure {
             | Failure::InputTooLarge { .. }
             | Failure::NoDaemon { .. }
             | Failure::Ended { .. }
+            | Failure::Lossy { .. }
+            | Failure::Left { .. }
             | Failure::Interrupted => FAILED,
         }
     }

@@ -1,11 +1,8 @@
 //! `pipebus status`, `instances` and `topics`: what the broker says about itself, as tables.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, ContentArrangement, Table};
 use nix::unistd::{Uid, User};
 use pipebus_client::{Client, Identity, Message, Overflow};
 use pipebus_proto::admin::{self, InstanceStatus, Status, SubscriptionStatus, TopicStatus};
@@ -16,6 +13,7 @@ use crate::bus::connect;
 use crate::failure::Failure;
 use crate::format::escape;
 use crate::output::{self, bytes, grouped, short, time};
+use crate::table::{finish, table, terminal_width};
 
 /// How long the broker may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -85,7 +83,7 @@ fn status_lines(status: &Status) -> String {
 }
 
 fn instance_table(instances: &[InstanceStatus], width: Option<u16>) -> String {
-    let mut table = table(["ID", "NAME", "USER", "PID", "FOR", "IN", "OUT", "LOST", "QUEUED", "SUBSCRIPTIONS"], width);
+    let mut table = table(&["ID", "NAME", "USER", "PID", "FOR", "IN", "OUT", "LOST", "QUEUED", "SUBSCRIPTIONS"], width);
     for instance in instances {
         table.add_row([
             instance.id.to_string(),
@@ -104,7 +102,7 @@ fn instance_table(instances: &[InstanceStatus], width: Option<u16>) -> String {
 }
 
 fn topic_table(topics: &[TopicStatus], width: Option<u16>) -> String {
-    let mut table = table(["ID", "TOPIC", "PUBLISHERS", "SUBSCRIBERS", "SERVERS"], width);
+    let mut table = table(&["ID", "TOPIC", "PUBLISHERS", "SUBSCRIBERS", "SERVERS"], width);
     for topic in topics {
         table.add_row([
             topic.id.to_string(),
@@ -115,35 +113,6 @@ fn topic_table(topics: &[TopicStatus], width: Option<u16>) -> String {
         ]);
     }
     finish(table, &[0, 2, 3, 4])
-}
-
-fn table<const N: usize>(header: [&str; N], width: Option<u16>) -> Table {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(header);
-    if let Some(width) = width {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-    }
-    table
-}
-
-fn finish(mut table: Table, numbers: &[usize]) -> String {
-    for (index, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if numbers.contains(&index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table.trim_fmt()
-}
-
-/// The width that lines should have; `None` where nobody wraps them.
-fn terminal_width() -> Option<u16> {
-    let stdout = io::stdout();
-    if !stdout.is_terminal() {
-        return None;
-    }
-    let size = rustix::termios::tcgetwinsize(&stdout).ok()?;
-    Some(size.ws_col).filter(|columns| *columns > 0)
 }
 
 /// A client can call itself anything.

@@ -3,6 +3,7 @@
 //! This file turns the outcome of a command into an exit code; each command has a file of its own.
 
 mod args;
+mod bench;
 mod bus;
 mod demo;
 mod failure;
@@ -13,11 +14,13 @@ mod output;
 mod publish;
 mod reply;
 mod request;
+mod stage;
 mod subscribe;
+mod table;
+mod tether;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use tokio::runtime::Builder;
 
 use crate::args::{Arguments, Command};
@@ -25,7 +28,7 @@ use crate::failure::Failure;
 use crate::output::complain;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::of_process();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         // As with any filter: whoever read has seen enough.
@@ -38,6 +41,12 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.command {
+        // Chooses its runtime itself, if it needs one.
+        Command::BenchPart { part } => return bench::part::run(&arguments.bus, part),
+        Command::Tether { command } => return tether::run(command),
+        _ => {}
+    }
     // One worker keeps the connection. The commands run on the main thread, where they may block, as on a full pipe.
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::system("start", error))?;
@@ -52,6 +61,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             Command::Instances(arguments) => look::instances(bus, arguments).await,
             Command::Topics(arguments) => look::topics(bus, arguments).await,
             Command::Demo => demo::run().await,
+            Command::Bench { work } => bench::run(arguments.bus_flag(), work).await,
+            Command::BenchPart { .. } | Command::Tether { .. } => Ok(()),
         }
     })
 }

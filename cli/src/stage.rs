@@ -1,8 +1,10 @@
-//! Stage: the demo's broker, its processes and its directory, and that none of them is left behind.
+//! Stage: a broker and processes of a command's own, their directory, and that none of them is left behind.
+//!
+//! What is played there is in [`crate::demo`] and [`crate::bench`].
 
 use std::env;
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -15,50 +17,58 @@ use tokio::task::JoinSet;
 
 use crate::failure::Failure;
 
-/// The longest that anything in the demo may take.
+/// The longest that anything that is started here may take to start, to end, or to answer.
 const DEADLINE: Duration = Duration::from_secs(15);
 
 /// How long to wait between two attempts to reach the broker that has just been started.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Processes and tasks of the demo. Dropped, it ends them, too, but does not wait for them: see [`Stage::clear`].
-pub(super) struct Stage {
+/// Processes and tasks of a command. Dropped, it ends them, too, but does not wait for them: see [`Stage::clear`].
+pub(crate) struct Stage {
+    /// The command whose stage it is, as part of names.
+    command: &'static str,
     directory: TempDir,
     pipebus: PathBuf,
-    pipebusd: PathBuf,
     broker: Option<Child>,
     programs: Vec<Child>,
     tasks: JoinSet<()>,
 }
 
 impl Stage {
-    /// Finds the programs and makes a directory.
-    pub(super) fn set() -> Result<Stage, Failure> {
+    /// Finds this program and makes a directory.
+    pub(crate) fn set(command: &'static str) -> Result<Stage, Failure> {
         let pipebus = env::current_exe().map_err(|error| Failure::system("find this program's file", error))?;
-        let pipebusd = find_pipebusd(&pipebus)?;
-        let directory = tempfile::Builder::new().prefix("pipebus-demo.").tempdir();
+        let directory = tempfile::Builder::new().prefix(&format!("pipebus-{command}.")).tempdir();
         let directory = directory.map_err(|error| Failure::system("make a temporary directory", error))?;
-        Ok(Stage { directory, pipebus, pipebusd, broker: None, programs: Vec::new(), tasks: JoinSet::new() })
+        Ok(Stage { command, directory, pipebus, broker: None, programs: Vec::new(), tasks: JoinSet::new() })
     }
 
-    /// The bus's address.
-    pub(super) fn bus(&self) -> String {
+    /// Where to put what the command needs beside its bus; gone with the stage.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The address of the bus that the stage's own broker serves.
+    pub(crate) fn bus(&self) -> String {
         self.directory.path().join("bus").display().to_string()
     }
 
-    pub(super) fn start_broker(&mut self, arguments: &[&str]) -> Result<(), Failure> {
-        let mut command = Command::new(&self.pipebusd);
-        command.args(["--bus", &self.bus()]).args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+    pub(crate) fn start_broker(&mut self, arguments: &[&str]) -> Result<(), Failure> {
+        let pipebusd = find_pipebusd(&self.pipebus)?;
+        let mut command = Command::new(&self.pipebus);
+        // So that not even a kill of this process leaves a broker behind.
+        command.args(["tether", "--"]).arg(pipebusd).args(["--bus", &self.bus()]).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         self.broker = Some(start(command, "pipebusd")?);
         Ok(())
     }
 
     /// Connects to the broker as soon as it listens.
-    pub(super) async fn connect(&mut self) -> Result<Client, Failure> {
+    pub(crate) async fn connect(&mut self) -> Result<Client, Failure> {
         let bus = self.bus();
         let connected = async {
             loop {
-                match Client::builder().name("pipebus demo").connect(&bus).await {
+                match Client::builder().name(format!("pipebus {}", self.command)).connect(&bus).await {
                     Err(Error::NoBroker { .. }) => tokio::time::sleep(CONNECT_INTERVAL).await,
                     connected => return Ok(connected?),
                 }
@@ -73,7 +83,7 @@ impl Stage {
     }
 
     /// Starts `pipebus` and forgets about its output.
-    pub(super) fn start(&mut self, arguments: &[&str]) -> Result<(), Failure> {
+    pub(crate) fn start(&mut self, arguments: &[&str]) -> Result<(), Failure> {
         let mut command = self.command(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         self.programs.push(start(command, arguments[0])?);
@@ -81,7 +91,7 @@ impl Stage {
     }
 
     /// Starts `pipebus` and returns its output.
-    pub(super) fn start_reader(&mut self, arguments: &[&str]) -> Result<Lines<BufReader<ChildStdout>>, Failure> {
+    pub(crate) fn start_reader(&mut self, arguments: &[&str]) -> Result<Lines<BufReader<ChildStdout>>, Failure> {
         let mut command = self.command(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = start(command, arguments[0])?;
@@ -91,7 +101,7 @@ impl Stage {
     }
 
     /// Starts `pipebus` and returns its input.
-    pub(super) fn start_writer(&mut self, arguments: &[&str]) -> Result<ChildStdin, Failure> {
+    pub(crate) fn start_writer(&mut self, arguments: &[&str]) -> Result<ChildStdin, Failure> {
         let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         let mut child = start(command, arguments[0])?;
@@ -101,7 +111,7 @@ impl Stage {
     }
 
     /// Runs `pipebus` with this input until it ends, which is to be a success.
-    pub(super) async fn run_with_input(&mut self, arguments: &[&str], input: Vec<u8>) -> Result<(), Failure> {
+    pub(crate) async fn run_with_input(&mut self, arguments: &[&str], input: Vec<u8>) -> Result<(), Failure> {
         let mut pipe = self.start_writer(arguments)?;
         let program = self.programs.last_mut().expect("it was just added");
         // If it ends early, its status says so.
@@ -112,7 +122,7 @@ impl Stage {
     }
 
     /// Runs `pipebus` until it ends, which is to be a success, and returns what it shows.
-    pub(super) async fn output_of(&self, arguments: &[&str]) -> Result<String, Failure> {
+    pub(crate) async fn output_of(&self, arguments: &[&str]) -> Result<String, Failure> {
         let mut command = self.command(arguments);
         command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
         let output = within("a command", command.output()).await?;
@@ -121,19 +131,33 @@ impl Stage {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Runs beside the demo until it ends.
-    pub(super) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+    /// Runs beside the command until it ends.
+    pub(crate) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.pipebus);
-        command.args(["--bus", &self.bus()]).args(arguments);
+        let mut command = self.program(&self.bus());
+        command.args(arguments);
         command
     }
 
+    /// `pipebus` with some bus.
+    fn program(&self, bus: &str) -> Command {
+        let mut command = Command::new(&self.pipebus);
+        command.args(["--bus", bus]);
+        command
+    }
+
+    /// Starts `pipebus` with some bus and both its ends. Nobody ends it but the caller, or its own end of file.
+    pub(crate) fn start_partner(&self, bus: &str, arguments: &[&str]) -> Result<Child, Failure> {
+        let mut command = self.program(bus);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        start(command, arguments[0])
+    }
+
     /// Ends all processes, the broker last, and removes the directory. Does all of it whatever fails on the way.
-    pub(super) async fn clear(mut self) -> Result<(), Failure> {
+    pub(crate) async fn clear(mut self) -> Result<(), Failure> {
         self.tasks.shutdown().await;
         for program in &self.programs {
             terminate(program);
@@ -153,11 +177,12 @@ impl Stage {
     }
 }
 
-fn judge(program: &str, status: std::process::ExitStatus) -> Result<(), Failure> {
+/// Fails unless a program has ended with success.
+pub(crate) fn judge(program: &str, status: std::process::ExitStatus) -> Result<(), Failure> {
     if status.success() { Ok(()) } else { Err(Failure::Ended { program: program.to_owned(), status }) }
 }
 
-fn find_pipebusd(pipebus: &std::path::Path) -> Result<PathBuf, Failure> {
+fn find_pipebusd(pipebus: &Path) -> Result<PathBuf, Failure> {
     let name = format!("pipebusd{}", env::consts::EXE_SUFFIX);
     let beside = pipebus.with_file_name(&name);
     let path = env::var_os("PATH").unwrap_or_default();
@@ -167,7 +192,7 @@ fn find_pipebusd(pipebus: &std::path::Path) -> Result<PathBuf, Failure> {
 }
 
 fn start(mut command: Command, name: impl AsRef<OsStr>) -> Result<Child, Failure> {
-    // In a group of its own, so that Ctrl-C reaches the demo alone, which then ends them in order.
+    // In a group of its own, so that Ctrl-C reaches the command alone, which then ends them in order.
     command.kill_on_drop(true).process_group(0);
     let name = name.as_ref().display();
     command.spawn().map_err(|error| Failure::system(format!("start {name}"), error))
@@ -193,7 +218,7 @@ async fn end(child: &mut Child) -> Option<std::process::ExitStatus> {
 }
 
 /// Waits, but not for ever.
-pub(super) async fn within<T>(what: &'static str, future: impl Future<Output = T>) -> Result<T, Failure> {
+pub(crate) async fn within<T>(what: &'static str, future: impl Future<Output = T>) -> Result<T, Failure> {
     let done = tokio::time::timeout(DEADLINE, future).await;
     done.map_err(|_| Failure::Stuck { what, after: DEADLINE })
 }

@@ -1,0 +1,31 @@
+//! Progress: one line that tells somebody at a terminal what is being done.
+
+use std::io::{self, IsTerminal, Write};
+
+/// Dropped, the line is gone.
+pub(super) struct Progress {
+    is_seen: bool,
+}
+
+impl Progress {
+    pub(super) fn new() -> Progress {
+        Progress { is_seen: io::stderr().is_terminal() }
+    }
+
+    /// Instead of what was shown before.
+    pub(super) fn show(&self, text: &str) {
+        if self.is_seen {
+            // Whoever has closed it does not want to know.
+            let _ = write!(io::stderr(), "{CLEAR}{text}");
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.show("");
+    }
+}
+
+/// To the start of the line, and nothing after it.
+const CLEAR: &str = "\r\x1b[K";

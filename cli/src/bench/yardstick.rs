@@ -1,0 +1,106 @@
+//! Yardstick: what the kernel's pipes alone carry, with as many bytes, hops and copies for each as on the bus.
+//!
+//! Between its publishers and subscribers is a relay that only reads and writes. What a bus does besides, such as
+//! finding out what goes where, costs what is missing to the relay's speed.
+
+pub(super) mod feed;
+pub(super) mod paced;
+pub(super) mod ping;
+pub(super) mod pipes;
+pub(super) mod reader;
+pub(super) mod relay;
+
+use std::path::{Path, PathBuf};
+
+use pipebus_proto::frame::HEAD_BYTES;
+use tempfile::TempDir;
+
+use crate::bench::actor::{Actor, all_ready};
+use crate::bench::args::{Feed, Relay};
+use crate::bench::part::Part;
+use crate::bench::play::Cast;
+use crate::bench::yardstick::pipes::make_fifo;
+use crate::bench::yardstick::relay::Group;
+use crate::failure::Failure;
+use crate::stage::Stage;
+
+/// FIFOs, and the stage for those who use them.
+pub(super) struct Yardstick<'a> {
+    stage: &'a Stage,
+    directory: TempDir,
+}
+
+impl Yardstick<'_> {
+    pub(super) fn lay(stage: &Stage) -> Result<Yardstick<'_>, Failure> {
+        let directory = tempfile::tempdir_in(stage.directory());
+        let directory = directory.map_err(|error| Failure::system("make a temporary directory", error))?;
+        Ok(Yardstick { stage, directory })
+    }
+
+    /// Each writer's bytes go to all readers.
+    pub(super) async fn flow(
+        &self,
+        [writers, readers]: [u32; 2],
+        size: usize,
+        relay: Relay,
+        feed: Feed,
+    ) -> Result<Cast, Failure> {
+        let message_bytes = size + HEAD_BYTES;
+        let inputs = self.fifos("in", writers)?;
+        let outputs = self.fifos("out", readers)?;
+        let writers = inputs.iter().map(|to| Part::Writer(feed::Plan { to: to.clone(), message_bytes, feed }));
+        let readers = outputs.iter().map(|from| Part::Reader(reader::Plan { from: from.clone(), message_bytes }));
+        let (writers, readers): (Vec<_>, Vec<_>) = (writers.collect(), readers.collect());
+        let group = Group { inputs, outputs };
+        self.cast(writers, readers, relay::Plan { groups: vec![group], relay, polls: false }).await
+    }
+
+    /// Two hops through the relay there, and two back.
+    pub(super) async fn ping_pong(&self, size: usize) -> Result<Cast, Failure> {
+        let message_bytes = size + HEAD_BYTES;
+        let [a, b, c, d] = self.fifos("hop", 4)?.try_into().expect("four were asked for");
+        let ping = ping::Plan { to: a.clone(), from: d.clone(), message_bytes };
+        let pong = ping::Plan { to: c.clone(), from: b.clone(), message_bytes };
+        let groups = [(a, b), (c, d)].map(|(from, to)| Group { inputs: vec![from], outputs: vec![to] });
+        let relay = relay::Plan { groups: groups.into(), relay: Relay::Copy, polls: true };
+        self.cast(vec![Part::RawPing(ping)], vec![Part::RawPong(pong)], relay).await
+    }
+
+    /// One who writes at this rate, and one who reads.
+    pub(super) async fn paced(&self, size: usize, rate: u32) -> Result<Cast, Failure> {
+        let message_bytes = size + HEAD_BYTES;
+        let [from, to] = self.fifos("hop", 2)?.try_into().expect("two were asked for");
+        let writer = paced::Plan { pipe: from.clone(), message_bytes, rate };
+        let reader = paced::Plan { pipe: to.clone(), message_bytes, rate };
+        let group = Group { inputs: vec![from], outputs: vec![to] };
+        let relay = relay::Plan { groups: vec![group], relay: Relay::Copy, polls: true };
+        self.cast(vec![Part::PacedWriter(writer)], vec![Part::PacedReader(reader)], relay).await
+    }
+
+    fn fifos(&self, name: &str, count: u32) -> Result<Vec<PathBuf>, Failure> {
+        let path = |number| self.directory.path().join(format!("{name}-{number}"));
+        (0..count).map(|number| make_fifo(path(number))).collect()
+    }
+
+    /// Starts them all before it waits for any: whoever opens a FIFO waits for who opens its other end.
+    async fn cast(&self, writers: Vec<Part>, readers: Vec<Part>, relay: relay::Plan) -> Result<Cast, Failure> {
+        // None of them looks at the bus.
+        let bus = self.stage.bus();
+        let start = |name| {
+            let bus = &bus;
+            move |part: &Part| Actor::start(self.stage, bus, name, part)
+        };
+        let mut subscribers = readers.iter().map(start("reader")).collect::<Result<Vec<_>, _>>()?;
+        let mut publishers = writers.iter().map(start("writer")).collect::<Result<Vec<_>, _>>()?;
+        let mut relay = start("relay")(&Part::Relay(relay))?;
+        relay.ready().await?;
+        all_ready(&mut subscribers).await?;
+        all_ready(&mut publishers).await?;
+        Ok(Cast { publishers, subscribers, carrier: relay.process(), relay: Some(relay) })
+    }
+}
+
+/// What is wrong with a pipe at a path.
+fn failed(doing: &str, path: &Path, error: impl Into<std::io::Error>) -> Failure {
+    Failure::system(format!("{doing} {}", path.display()), error)
+}
