@@ -7,6 +7,7 @@ pub(crate) mod args;
 mod clock;
 mod figures;
 mod idle;
+mod ipc;
 mod latencies;
 mod meter;
 mod pace;
@@ -17,6 +18,7 @@ mod play;
 mod progress;
 mod publisher;
 mod report;
+mod streams;
 mod subscriber;
 mod venue;
 mod yardstick;
@@ -50,34 +52,30 @@ pub(crate) async fn run(bus: Option<&Address>, work: &Work) -> Result<(), Failur
 }
 
 async fn measure(stage: &mut Stage, bus: Option<&Address>, work: &Work) -> Result<(), Failure> {
-    let crowd = match work {
-        Work::Throughput(flow) | Work::Fanout(flow) | Work::Mesh(flow) => flow.idle_instances,
-        Work::Latency(_) => 0,
-        Work::Idle(idle) => idle.instances,
-    };
-    let venue = Venue::open(stage, bus, &idle::settings(crowd)).await?;
     match work {
-        Work::Throughput(flow) => measure_flow(stage, &venue, "throughput", flow, [1, 1]).await,
-        Work::Fanout(flow) => measure_flow(stage, &venue, "fanout", flow, [1, 8]).await,
-        Work::Mesh(flow) => measure_flow(stage, &venue, "mesh", flow, [8, 8]).await,
-        Work::Latency(latency) => measure_latency(stage, &venue, latency).await,
-        Work::Idle(idle) => idle::measure(stage, &venue, idle).await,
+        Work::Throughput(flow) => measure_flow(stage, bus, "throughput", flow, [1, 1]).await,
+        Work::Fanout(flow) => measure_flow(stage, bus, "fanout", flow, [1, 8]).await,
+        Work::Mesh(flow) => measure_flow(stage, bus, "mesh", flow, [8, 8]).await,
+        Work::Latency(latency) => measure_latency(stage, bus, latency).await,
+        Work::Idle(idle) => idle::measure(stage, bus, idle).await,
+        Work::Ipc(ipc) => ipc::measure(stage, ipc).await,
     }
 }
 
 async fn measure_flow(
-    stage: &Stage,
-    venue: &Venue,
+    stage: &mut Stage,
+    bus: Option<&Address>,
     work: &'static str,
     flow: &Flow,
     [publishers, subscribers]: [u32; 2],
 ) -> Result<(), Failure> {
+    let venue = Venue::open(stage, bus, &idle::settings(flow.idle_instances)).await?;
     let sides = [flow.publishers.unwrap_or(publishers), flow.subscribers.unwrap_or(subscribers)];
     let size = flow.common.size();
     let relay = flow.relay.unwrap_or(Relay::suiting(size));
     let on_bus = async || venue.flow(stage, sides, size).await;
     let on_yardstick = async |yardstick: &Yardstick<'_>| yardstick.flow(sides, size, relay, flow.feed).await;
-    let (crowd, _) = Crowd::connect(stage, venue, flow.idle_instances).await?;
+    let (crowd, _) = Crowd::connect(stage, &venue, flow.idle_instances).await?;
     let (bus, yardstick) = rounds(stage, &flow.common, size, on_bus, on_yardstick).await?;
     crowd.leave().await?;
     let ratio = yardstick.and_then(|yardstick| Some(bus.messages_per_s? / yardstick.messages_per_s?));
@@ -90,7 +88,8 @@ async fn measure_flow(
     .show(flow.common.json)
 }
 
-async fn measure_latency(stage: &Stage, venue: &Venue, latency: &Latency) -> Result<(), Failure> {
+async fn measure_latency(stage: &mut Stage, bus: Option<&Address>, latency: &Latency) -> Result<(), Failure> {
+    let venue = Venue::open(stage, bus, &[]).await?;
     let (common, rate) = (&latency.common, latency.rate);
     let size = if rate.is_some() { common.size().max(STAMP_BYTES) } else { common.size() };
     let on_bus = async || match rate {

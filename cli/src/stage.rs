@@ -43,9 +43,10 @@ impl Stage {
         Ok(Stage { command, directory, pipebus, broker: None, programs: Vec::new(), tasks: JoinSet::new() })
     }
 
-    /// Where to put what the command needs beside its bus; gone with the stage.
-    pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
+    /// A directory beside the bus; gone at the latest with the stage.
+    pub(crate) fn scratch(&self) -> Result<TempDir, Failure> {
+        let directory = tempfile::tempdir_in(self.directory.path());
+        directory.map_err(|error| Failure::system("make a temporary directory", error))
     }
 
     /// The address of the bus that the stage's own broker serves.

@@ -71,7 +71,7 @@ pub fn binary(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let directory = BUILT.get_or_init(|| {
         let test = std::env::current_exe().unwrap();
-        let directory = test.ancestors().find(|path| path.ends_with("deps") || path.ends_with("examples"));
+        let directory = test.ancestors().find(|path| path.ends_with("deps"));
         let directory = directory.unwrap().parent().unwrap().to_owned();
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["build", "--quiet", "--bins", "-p", "pipebusd", "-p", "pipebus"]);

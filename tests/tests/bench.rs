@@ -169,6 +169,36 @@ fn idle_instances_are_connected_and_counted() {
 }
 
 #[test]
+fn all_means_are_shown_side_by_side() {
+    let place = tempfile::tempdir().unwrap();
+    let run = |more: &[&str]| {
+        let mut command = command("pipebus");
+        let output =
+            command.env("TMPDIR", place.path()).args(["bench", "ipc", "--seconds", "0.01"]).args(more).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        check_nothing_is_left(place.path());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let report: Value = serde_json::from_str(&run(&["--json"])).unwrap();
+    let cells = report["cells"].as_array().unwrap();
+    assert_eq!((&report["work"], cells.len()), (&"ipc".into(), 4 * 5));
+    for (means, trips) in [("fifo", true), ("unix_socket", true), ("tcp_loopback", true), ("file", false)] {
+        let of_means: Vec<_> = cells.iter().filter(|cell| cell["means"] == means).collect();
+        let sizes: Vec<_> = of_means.iter().map(|cell| number(cell, "size")).collect();
+        assert_eq!(sizes, [64, 1 << 10, 16 << 10, 64 << 10, 1 << 20], "{report}");
+        assert!(
+            of_means.iter().all(|cell| cell["bytes_per_s"].is_f64() && cell["messages_per_s"].is_f64()),
+            "{report}"
+        );
+        assert!(trips || of_means.iter().all(|cell| cell["round_trip_p50_us"].is_null()), "{report}");
+    }
+    let shown = run(&[]);
+    // Bars and colour are for terminals.
+    assert!(shown.contains("TCP LOOPBACK") && !shown.contains('\u{1b}') && !shown.contains('█'), "{shown}");
+}
+
+#[test]
 fn an_interrupted_measurement_leaves_nothing_behind() {
     let place = tempfile::tempdir().unwrap();
     for signal in [Signal::INT, Signal::TERM] {

@@ -18,6 +18,8 @@ pub(crate) enum Work {
     Latency(Latency),
     /// What instances cost that do nothing
     Idle(Idle),
+    /// What FIFOs, sockets and files carry between two processes, without a bus
+    Ipc(Ipc),
 }
 
 pub(crate) const BENCH_EXAMPLES: &str = "\
@@ -142,6 +144,26 @@ is raised as far as it may be; see ulimit -Hn.
 Examples:
   pipebus bench idle
   pipebus bench idle --instances 5000 --seconds 10 --json | jq .broker_bytes_per_instance";
+
+/// Means of communication, side by side.
+#[derive(Debug, Args)]
+#[command(after_help = IPC_EXAMPLES)]
+pub(crate) struct Ipc {
+    /// How long to measure each means with each size, one way and there and back
+    #[arg(long, value_name = "S", default_value = "0.2", value_parser = seconds)]
+    pub(crate) seconds: Duration,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const IPC_EXAMPLES: &str = "\
+Each message is one write. Pipes and sockets are as large as the system makes them, and TCP is on 127.0.0.1. A file is \
+read when it has been written, at most 256 MiB; there is no answer to wait for.
+
+Examples:
+  pipebus bench ipc
+  pipebus bench ipc --seconds 1 --json | jq '.cells[] | select(.means == \"fifo\")'";
 
 /// How the yardstick's relay moves bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]

@@ -107,11 +107,12 @@ fn raise_open_files() {
     let _ = rustix::process::setrlimit(Resource::Nofile, raised);
 }
 
-pub(super) async fn measure(stage: &Stage, venue: &Venue, idle: &Idle) -> Result<(), Failure> {
+pub(super) async fn measure(stage: &mut Stage, bus: Option<&Address>, idle: &Idle) -> Result<(), Failure> {
+    let venue = Venue::open(stage, bus, &settings(idle.instances)).await?;
     let progress = Progress::new();
     let before = venue.status().await?;
     progress.show(&format!("connecting {} instances", grouped(u64::from(idle.instances))));
-    let (crowd, took) = Crowd::connect(stage, venue, idle.instances).await?;
+    let (crowd, took) = Crowd::connect(stage, &venue, idle.instances).await?;
     progress.show("watching the broker rest");
     tokio::time::sleep(SETTLING).await;
     let broker = || processor_time([venue.broker()]);

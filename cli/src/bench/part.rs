@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Builder;
 
 use crate::bench::yardstick::{feed, relay};
-use crate::bench::{idle, paced, ping, publisher, subscriber, yardstick};
+use crate::bench::{idle, ipc, paced, ping, publisher, subscriber, yardstick};
 use crate::bus::connect;
 use crate::failure::Failure;
 
@@ -41,6 +41,14 @@ pub(crate) enum Part {
     PacedWriter(yardstick::paced::Plan),
     /// The yardstick's paced subscriber.
     PacedReader(yardstick::paced::Plan),
+    /// Sends to the far end, without a bus.
+    IpcNear(ipc::ends::Plan),
+    /// Takes what comes from the near end.
+    IpcFar(ipc::ends::Plan),
+    /// Appends to a file.
+    FileWriter(ipc::file::Plan),
+    /// Reads what is in the file.
+    FileReader(ipc::file::Plan),
 }
 
 /// Plays a part to its end.
@@ -62,6 +70,10 @@ pub(crate) fn run(bus: &Address, part: &Part) -> Result<(), Failure> {
         Part::RawPong(plan) => yardstick::ping::pong(plan),
         Part::PacedWriter(plan) => yardstick::paced::writer(plan),
         Part::PacedReader(plan) => yardstick::paced::reader(plan),
+        Part::IpcNear(plan) => ipc::ends::near(plan),
+        Part::IpcFar(plan) => ipc::ends::far(plan),
+        Part::FileWriter(plan) => ipc::file::writer(plan),
+        Part::FileReader(plan) => ipc::file::reader(plan),
     }
 }
 

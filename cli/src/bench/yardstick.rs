@@ -32,9 +32,7 @@ pub(super) struct Yardstick<'a> {
 
 impl Yardstick<'_> {
     pub(super) fn lay(stage: &Stage) -> Result<Yardstick<'_>, Failure> {
-        let directory = tempfile::tempdir_in(stage.directory());
-        let directory = directory.map_err(|error| Failure::system("make a temporary directory", error))?;
-        Ok(Yardstick { stage, directory })
+        Ok(Yardstick { stage, directory: stage.scratch()? })
     }
 
     /// Each writer's bytes go to all readers.

@@ -14,7 +14,8 @@ use crate::bench::clock::now;
 use crate::bench::latencies::Latencies;
 use crate::bench::meter::{Account, Cues, Meter, Schedule, Tally, say};
 use crate::bench::pace::{Count, due, stamp, stamp_of, timer};
-use crate::bench::yardstick::pipes::{BUFFER_BYTES, open_reader, open_writer};
+use crate::bench::streams::BUFFER_BYTES;
+use crate::bench::yardstick::pipes::{open_reader, open_writer};
 use crate::failure::Failure;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

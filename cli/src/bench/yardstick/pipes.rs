@@ -13,9 +13,6 @@ use crate::failure::Failure;
 /// As large as any user may make a pipe.
 pub(super) const PIPE_BYTES: usize = 1 << 20;
 
-/// As much as the bus's programs read at once, or more.
-pub(super) const BUFFER_BYTES: usize = 256 * 1024;
-
 pub(super) fn make_fifo(path: PathBuf) -> Result<PathBuf, Failure> {
     match rustix::fs::mkfifoat(CWD, &path, Mode::from_raw_mode(0o600)) {
         Ok(()) => Ok(path),

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench::args::Relay;
 use crate::bench::meter::Cues;
-use crate::bench::yardstick::pipes::{BUFFER_BYTES, PIPE_BYTES, enlarge, open_reader, open_writer};
+use crate::bench::streams::BUFFER_BYTES;
+use crate::bench::yardstick::pipes::{PIPE_BYTES, enlarge, open_reader, open_writer};
 use crate::failure::Failure;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
