@@ -142,7 +142,12 @@ impl Inlet {
             return Ok(false);
         }
         let pipe_bytes = *self.pipe_bytes.get_or_insert_with(|| relay::grow(reader));
-        if in_pipe > pipe_bytes || !relay::is_whole(reader, in_pipe).await {
+        if in_pipe + relay::PIPE_SLACK_BYTES > pipe_bytes {
+            return Ok(false);
+        }
+        if !relay::is_whole(reader, in_pipe).await {
+            // A client can make its pipe smaller again.
+            self.pipe_bytes = None;
             return Ok(false);
         }
         self.verify(&span).map_err(protocol)?;

@@ -29,7 +29,7 @@ async fn receive(subscription: &mut Subscription, meter: &Meter, order: &mut Ord
     while let Some(delivery) = subscription.next().await {
         // What a gap tells of is missing in the count as well.
         if let Delivery::Message(message) = delivery {
-            order.check(message.sender.id, message.sequence);
+            order.check(message.sender().id, message.sequence);
             received += 1;
             meter.set(received);
         }

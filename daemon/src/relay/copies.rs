@@ -5,6 +5,8 @@ use crate::transport::{Reader, Writer};
 /// No frame is so large.
 pub(crate) const PAGES_BYTES_MIN: usize = usize::MAX;
 
+pub(crate) const PIPE_SLACK_BYTES: usize = 0;
+
 /// Nobody ever gets one.
 pub(crate) enum Pipe {}
 

@@ -24,6 +24,9 @@ pub(crate) const PAGES_BYTES_MIN: usize = 32 * 1024;
 /// root (pipe(7), fs.pipe-max-size).
 const PIPE_BYTES: usize = 1024 * 1024;
 
+/// What a pipe has to hold besides a frame: it holds pages, and a frame seldom begins and ends with one.
+pub(crate) const PIPE_SLACK_BYTES: usize = 2 * 4096;
+
 /// How long a frame may take to arrive whole in the pipe. Then it is read into memory, whatever the reason.
 const PATIENCE: Duration = Duration::from_millis(20);
 
