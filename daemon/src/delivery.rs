@@ -49,22 +49,21 @@ struct Laggard<'a> {
 }
 
 impl<'a> Delivery<'a> {
-    /// Delivers a span.
-    pub(crate) async fn deliver(mut self, span: Span) {
+    /// Delivers a span; what does not fit somewhere stays in `waiting`, for [`Delivery::wait`].
+    pub(crate) fn deliver(&mut self, span: Span) {
         let shares = self.targets.len() >= SHARED_TARGETS_MIN && span.bytes.len() >= SHARED_BYTES_MIN;
         if !shares || !relay::with_pipe_of(&span.bytes, |pipe| self.share(&span, pipe)) {
             for target in self.targets {
                 self.push(target, span.clone());
             }
         }
-        drop(span);
-        self.wait().await;
     }
 
-    /// Delivers a frame whose rest is in its publisher's pipe, and takes it out of there.
-    pub(crate) async fn deliver_large(mut self, large: Large<'_>) {
-        self.spread(&large);
-        self.wait().await;
+    /// Waits until all that is waiting has been taken.
+    pub(crate) async fn wait(self) {
+        if !self.waiting.is_empty() {
+            Box::pin(self.wait_for_room()).await;
+        }
     }
 
     /// What `pipe` holds is the span.
@@ -81,7 +80,9 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    fn spread(&mut self, large: &Large<'_>) {
+    /// Delivers a frame whose rest is in its publisher's pipe, and takes it out of there; otherwise as
+    /// [`Delivery::deliver`].
+    pub(crate) fn deliver_large(&mut self, large: &Large<'_>) {
         let Large { span, beginning, pipe, in_pipe, loan } = *large;
         let bytes = beginning.len() + in_pipe;
         let mut laggards = Vec::new();
@@ -135,7 +136,7 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    async fn wait(self) {
+    async fn wait_for_room(self) {
         for (outbox, rest, overflow) in self.waiting.drain(..) {
             outbox.push_waiting(rest, overflow, self.names).await;
         }

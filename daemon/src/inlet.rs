@@ -37,8 +37,8 @@ pub(crate) struct Inlet {
     unfinished: Option<Unfinished>,
     /// Of a loaned message that is unfinished.
     loan: Option<Arc<Loan>>,
-    /// What the client's pipe holds, once it has been made larger for large frames.
-    pipe_bytes: Option<usize>,
+    /// The client's pipe, once it has been made larger for large frames.
+    pipe: Option<relay::Source>,
     /// What the client has declared, as far as it has been looked up.
     declared: HashSet<(TopicId, Purpose)>,
     /// Rests of a span that did not fit somewhere; empty between spans.
@@ -78,7 +78,7 @@ impl Inlet {
             sequence: 0,
             unfinished: None,
             loan: None,
-            pipe_bytes: None,
+            pipe: None,
             declared: HashSet::new(),
             waiting: Vec::new(),
         }
@@ -89,8 +89,11 @@ impl Inlet {
     }
 
     /// So many bytes have been read from the client.
-    pub(crate) fn count_bytes(&self, bytes: usize) {
+    pub(crate) fn count_read(&mut self, bytes: usize) {
         self.outbox.counters.bytes_in.add(bytes as u64);
+        if let Some(pipe) = &mut self.pipe {
+            pipe.taken(bytes);
+        }
     }
 
     /// How many bytes have been read from the client so far.
@@ -103,7 +106,9 @@ impl Inlet {
     pub(crate) async fn take_in(&mut self, buffer: &mut ReadBuffer, reader: &Reader) -> Result<bool, Refused> {
         loop {
             while let Some(span) = next_span(buffer.bytes()).map_err(protocol)? {
-                buffer.read_one_by_one(span.bytes.len() >= span.frames as usize * relay::PAGES_BYTES_MIN);
+                if span.kind != Kind::Control {
+                    buffer.read_one_by_one(span.bytes.len() >= span.frames as usize * relay::PAGES_BYTES_MIN);
+                }
                 if !self.handle(span).await? {
                     return Ok(false);
                 }
@@ -126,9 +131,13 @@ impl Inlet {
         self.outbox.counters.messages_in.add(span.messages());
         trace!(topic = span.topic.0, frames = span.frames, bytes = span.bytes.len(), "routing");
         match way {
-            Way::Subscribers(route) => self.delivery(&route).deliver(span).await,
-            Way::Server(server, call) => self.ask(span, &server, call).await,
-            Way::Requester(requester, call) => self.reply(span, &requester, call).await,
+            Way::Subscribers(route) => {
+                let mut delivery = self.delivery(&route);
+                delivery.deliver(span);
+                delivery.wait().await;
+            }
+            Way::Server(server, call) => Box::pin(self.ask(span, &server, call)).await,
+            Way::Requester(requester, call) => Box::pin(self.reply(span, &requester, call)).await,
             Way::Nowhere => {}
         }
         Ok(true)
@@ -141,26 +150,25 @@ impl Inlet {
         if span.kind != Kind::Message || in_pipe < relay::PAGES_BYTES_MIN {
             return Ok(false);
         }
-        let pipe_bytes = *self.pipe_bytes.get_or_insert_with(|| relay::grow(reader));
-        if in_pipe + relay::PIPE_SLACK_BYTES > pipe_bytes {
-            return Ok(false);
-        }
-        if !relay::is_whole(reader, in_pipe).await {
-            // A client can make its pipe smaller again.
-            self.pipe_bytes = None;
+        let pipe = self.pipe.get_or_insert_with(|| relay::Source::of(reader));
+        if !pipe.has_whole(reader, in_pipe).await {
+            // It may be smaller than it was: whose it is can change that.
+            self.pipe = None;
             return Ok(false);
         }
         self.verify(&span).map_err(protocol)?;
         let beginning = &buffer.bytes()[..];
         let way = self.way(&span, beginning.len() - HEAD_BYTES + in_pipe).await?;
         let loan = self.loan_of(&span);
-        self.count_bytes(in_pipe);
+        self.outbox.counters.bytes_in.add(in_pipe as u64);
         self.outbox.counters.messages_in.add(span.messages());
         trace!(topic = span.topic.0, bytes = beginning.len() + in_pipe, "moving");
         match way {
             Way::Subscribers(route) => {
                 let large = Large { span: &span, beginning, pipe: reader, in_pipe, loan: loan.as_ref() };
-                self.delivery(&route).deliver_large(large).await;
+                let mut delivery = self.delivery(&route);
+                delivery.deliver_large(&large);
+                delivery.wait().await;
             }
             _ => relay::discard(reader, in_pipe),
         }
@@ -246,7 +254,8 @@ impl Inlet {
             return Ok(way);
         }
         let way = match span.kind {
-            Kind::Request => self.way_of_request(span).await?,
+            // What happens seldom is in a box: otherwise each instance would have room for it all the time.
+            Kind::Request => Box::pin(self.way_of_request(span)).await?,
             Kind::Reply => self.way_of_reply(span)?,
             Kind::Message | Kind::Control => {
                 self.check_declared(span.topic, Purpose::Publish)?;

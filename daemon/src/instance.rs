@@ -1,6 +1,7 @@
 //! Instance: one client, from its Hello to its end; a read loop and a write loop.
 
 use std::io::IoSlice;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,10 +41,14 @@ pub(crate) async fn serve<H>(broker: Arc<Broker>, arrived: Arrived, handshake: H
     let Arrived { mut reader, writer, peer } = arrived;
     let deadline = Instant::now() + broker.config.handshake_timeout();
     let mut buffer = ReadBuffer::default();
-    let hello = tokio::select! {
-        hello = timeout_at(deadline, read_hello(&mut reader, &mut buffer)) => hello,
-        () = shutdown.reached(Phase::Draining) => Ok(Err(Refused::new(Reason::Exhausted, "the broker shuts down"))),
-    };
+    // In a box, like all that happens once or seldom: otherwise each instance would have room for it all its life.
+    let hello = Box::pin(async {
+        tokio::select! {
+            hello = timeout_at(deadline, read_hello(&mut reader, &mut buffer)) => hello,
+            () = shutdown.reached(Phase::Draining) => Ok(Err(Refused::new(Reason::Exhausted, "the broker shuts down"))),
+        }
+    })
+    .await;
     let late = Refused::new(Reason::Protocol, "no Hello came within the handshake time-out");
     let outbox = Arc::new(Outbox::new(&broker.config.limits(), writer));
     let let_in = hello.unwrap_or(Err(late)).and_then(|name| {
@@ -52,7 +57,7 @@ pub(crate) async fn serve<H>(broker: Arc<Broker>, arrived: Arrived, handshake: H
     });
     let (id, name) = match let_in {
         Ok(let_in) => let_in,
-        Err(refused) => return refuse(outbox.take_writer(), &peer, refused).await,
+        Err(refused) => return Box::pin(refuse(outbox.take_writer(), &peer, refused)).await,
     };
     drop(handshake);
     outbox.name(id);
@@ -61,12 +66,12 @@ pub(crate) async fn serve<H>(broker: Arc<Broker>, arrived: Arrived, handshake: H
         broker_version: env!("CARGO_PKG_VERSION").to_owned(),
         message_bytes_max: broker.config.limits().message_bytes_max,
     }));
-    let inlet = Inlet::new(broker.clone(), id, outbox.clone(), &peer, &name);
+    let mut inlet = Inlet::new(broker.clone(), id, outbox.clone(), &peer, &name);
     let span = info_span!("instance", id = id.0, who = describe(&peer.identity));
     let _gone = Gone { broker: &broker, id, outbox: &outbox };
     async {
         info!(name, pid = peer.pid, "connected");
-        let cause = relay(inlet, buffer, reader, &outbox, shutdown).await;
+        let cause = relay(&mut inlet, &mut buffer, &mut reader, &outbox, &mut shutdown).await;
         info!(cause, "ended");
     }
     .instrument(span)
@@ -102,35 +107,47 @@ enum Ended {
 
 /// Moves frames both ways until the client has gone. Returns why, for the log.
 async fn relay(
-    mut inlet: Inlet,
-    buffer: ReadBuffer,
-    reader: Reader,
+    inlet: &mut Inlet,
+    buffer: &mut ReadBuffer,
+    reader: &mut Reader,
     outbox: &Outbox,
-    mut shutdown: Shutdown,
+    shutdown: &mut Shutdown,
 ) -> &'static str {
     let patience_max = inlet.broker().config.shutdown_timeout();
     let mut drain = shutdown.clone();
     drain.reader_done();
     let mut write = std::pin::pin!(write_loop(outbox));
     let ended = {
-        let mut read = std::pin::pin!(read_loop(&mut inlet, buffer, reader, drain));
+        let mut read = std::pin::pin!(read_loop(inlet, buffer, reader, &mut drain));
         tokio::select! {
+            biased;
             ended = &mut read => ended,
             // It still waits for somebody's room; what it has read so far is all that there is time for.
             () = shutdown.reached(Phase::Closing) => Ended::Drained,
             () = outbox.kicked() => {
                 // It may be too slow even for a farewell.
-                let farewell = timeout(FAREWELL_WAIT, write).await.ok().flatten();
+                let farewell = Box::pin(timeout(FAREWELL_WAIT, write)).await.ok().flatten();
                 return farewell.map_or("disconnected, and did not read why", cause);
             }
             farewell = &mut write => {
                 // Whatever the client has written before it closed its other pipe is still routed.
-                let _ = timeout(FAREWELL_WAIT, read).await;
+                let _ = Box::pin(timeout(FAREWELL_WAIT, read)).await;
                 return farewell.map_or("the client's pipe is closed", cause);
             }
         }
     };
     shutdown.reader_done();
+    Box::pin(take_leave(ended, write, outbox, shutdown, patience_max)).await
+}
+
+/// Once nothing more is read: writes what waits, and goodbye, for as long as there is patience.
+async fn take_leave(
+    ended: Ended,
+    mut write: Pin<&mut impl Future<Output = Option<Farewell>>>,
+    outbox: &Outbox,
+    shutdown: &mut Shutdown,
+    patience_max: Duration,
+) -> &'static str {
     let (farewell, patience) = match ended {
         Ended::Gone => return "the client's pipe is closed",
         Ended::Left => (Farewell::Leaving, patience_max),
@@ -183,48 +200,54 @@ async fn write_loop(outbox: &Outbox) -> Option<Farewell> {
 
 async fn write_batch(writer: &Writer, outbox: &Outbox, batch: &mut Vec<Bytes>) -> std::io::Result<()> {
     let mut done = 0;
-    while done < batch.len() {
-        let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
-        let count = (batch.len() - done).min(PIECES_MAX);
-        for (piece, bytes) in pieces.iter_mut().zip(&batch[done..]) {
-            *piece = IoSlice::new(bytes);
+    // Mostly there is room, and nobody has to be asked.
+    let mut written = write_some(writer, &batch[done..]);
+    loop {
+        match written {
+            Ok(bytes) => {
+                outbox.written(bytes);
+                done += advance(&mut batch[done..], bytes);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => writer.writable().await?,
+            Err(error) => return Err(error),
         }
-        let mut written = write_some(writer, &pieces[..count]).await?;
-        outbox.written(written);
-        while done < batch.len() && written >= batch[done].len() {
-            written -= batch[done].len();
-            done += 1;
+        if done == batch.len() {
+            break;
         }
-        if written > 0 {
-            batch[done].advance(written);
-        }
+        written = writer.try_io(|| write_some(writer, &batch[done..]));
     }
     batch.clear();
     Ok(())
 }
 
-/// Writes at least a byte, as soon as the pipe takes one.
-async fn write_some(writer: &Writer, pieces: &[IoSlice<'_>]) -> std::io::Result<usize> {
-    // Mostly there is room, and nobody has to be asked.
-    match try_write(writer, pieces) {
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-        written => return written,
+/// Writes what the pipe takes at once. Not across a wait, where its pieces would be kept in every instance's memory.
+fn write_some(writer: &Writer, batch: &[Bytes]) -> std::io::Result<usize> {
+    let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+    for (piece, bytes) in pieces.iter_mut().zip(batch) {
+        *piece = IoSlice::new(bytes);
     }
-    loop {
-        writer.writable().await?;
-        match writer.try_io(|| try_write(writer, pieces)) {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            written => return written,
-        }
-    }
+    try_write(writer, &pieces[..batch.len().min(PIECES_MAX)])
 }
 
-async fn read_loop(inlet: &mut Inlet, mut buffer: ReadBuffer, mut reader: Reader, mut shutdown: Shutdown) -> Ended {
+/// Takes so many bytes off the front. Returns how many pieces are wholly gone.
+fn advance(batch: &mut [Bytes], mut bytes: usize) -> usize {
+    for (gone, piece) in batch.iter_mut().enumerate() {
+        if bytes < piece.len() {
+            piece.advance(bytes);
+            return gone;
+        }
+        bytes -= piece.len();
+    }
+    batch.len()
+}
+
+async fn read_loop(inlet: &mut Inlet, buffer: &mut ReadBuffer, reader: &mut Reader, shutdown: &mut Shutdown) -> Ended {
     // Once the shutdown has begun: until when more is waited for, and how much had been read by then. What is there is taken,
     // up to what a pipe can hold: a client that never stops is not read for ever.
     let mut drain: Option<(Instant, u64)> = None;
+    let mut draining = std::pin::pin!(shutdown.reached(Phase::Draining));
     loop {
-        match inlet.take_in(&mut buffer, &reader).await {
+        match inlet.take_in(buffer, reader).await {
             Ok(true) => {}
             Ok(false) => return Ended::Left,
             Err(refused) => return Ended::Violation(refused),
@@ -232,20 +255,21 @@ async fn read_loop(inlet: &mut Inlet, mut buffer: ReadBuffer, mut reader: Reader
         let wanted = missing(buffer.bytes());
         let read = match drain {
             None => tokio::select! {
-                read = buffer.read(&mut reader, wanted) => read,
-                () = shutdown.reached(Phase::Draining) => {
+                biased;
+                read = buffer.read(reader, wanted) => read,
+                () = &mut draining => {
                     drain = Some((Instant::now() + DRAIN_WAIT, inlet.bytes_in()));
                     continue;
                 }
             },
             Some((_, before)) if inlet.bytes_in() - before > DRAIN_BYTES_MAX => return Ended::Drained,
-            Some((until, _)) => match timeout_at(until, buffer.read(&mut reader, wanted)).await {
+            Some((until, _)) => match Box::pin(timeout_at(until, buffer.read(reader, wanted))).await {
                 Ok(read) => read,
                 Err(_) => return Ended::Drained,
             },
         };
         match read {
-            Ok(bytes @ 1..) => inlet.count_bytes(bytes),
+            Ok(bytes @ 1..) => inlet.count_read(bytes),
             _ => return Ended::Gone,
         }
     }

@@ -10,13 +10,16 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, BytesMut};
-use pipebus_proto::frame::HEAD_BYTES;
 use tokio::io::AsyncReadExt;
 
 use crate::transport::Reader;
 
 /// How much is read at once: more than a pipe of the kernel's default size holds.
 const READ_BYTES: usize = 128 * 1024;
+
+/// How much is read at once between large frames, most of which are to stay in the pipe: a head, and a short control frame
+/// before it.
+const LOOK_AHEAD_BYTES: usize = 128;
 
 /// Buffers that wait in each thread's pool.
 const POOL_MAX: usize = 4;
@@ -29,7 +32,7 @@ thread_local! {
 #[derive(Debug, Default)]
 pub(crate) struct ReadBuffer {
     bytes: BytesMut,
-    /// The last frame was large, so the next may be: no more is read than belongs to it.
+    /// The last message was large, so the next may be: little more is read than its head.
     one_by_one: bool,
 }
 
@@ -61,7 +64,7 @@ impl ReadBuffer {
             self.bytes.reserve(room);
         }
         let before = self.bytes.len();
-        let max = if self.one_by_one { wanted.max(HEAD_BYTES.saturating_sub(before)) } else { usize::MAX };
+        let max = if self.one_by_one { wanted.max(LOOK_AHEAD_BYTES) } else { usize::MAX };
         // Reading never waits between taking bytes and returning, so a future made for each poll is as good as one.
         let polled = pin!(reader.read_buf(&mut (&mut self.bytes).limit(max))).poll(context);
         if polled.is_pending() && before == 0 {

@@ -48,7 +48,7 @@ impl Shards {
 
 impl Shard {
     fn start() -> io::Result<Shard> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let run = move || drop(runtime.block_on(stopped));

@@ -178,3 +178,13 @@ async fn a_client_that_left_leaves_nothing_in_the_bus() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(held(&broker), (0, 0));
 }
+
+#[tokio::test]
+async fn an_instance_is_small_while_it_waits() {
+    let (_up, reader) = pipe::pipe().unwrap();
+    let (writer, _down) = pipe::pipe().unwrap();
+    let peer = Peer { identity: Identity::Unix { uid: 1 }, pid: None };
+    let life = serve(broker(4096), Arrived { reader, writer, peer }, (), Conductor::new().view());
+    // What happens seldom is in boxes, or this would be twice as much; see `serve`.
+    assert!(size_of_val(&life) <= 2560, "{}", size_of_val(&life));
+}

@@ -5,8 +5,6 @@ use crate::transport::{Reader, Writer};
 /// No frame is so large.
 pub(crate) const PAGES_BYTES_MIN: usize = usize::MAX;
 
-pub(crate) const PIPE_SLACK_BYTES: usize = 0;
-
 /// Nobody ever gets one.
 pub(crate) enum Pipe {}
 
@@ -14,8 +12,19 @@ pub(crate) fn grow<T>(_: T) -> usize {
     0
 }
 
-pub(crate) async fn is_whole(_: &Reader, _: usize) -> bool {
-    false
+#[derive(Debug)]
+pub(crate) struct Source;
+
+impl Source {
+    pub(crate) fn of(_: &Reader) -> Source {
+        Source
+    }
+
+    pub(crate) async fn has_whole(&mut self, _: &Reader, _: usize) -> bool {
+        false
+    }
+
+    pub(crate) fn taken(&mut self, _: usize) {}
 }
 
 pub(crate) fn share_with<T>(_: &T, _: &Writer, _: usize) -> usize {

@@ -25,7 +25,7 @@ pub(crate) const PAGES_BYTES_MIN: usize = 32 * 1024;
 const PIPE_BYTES: usize = 1024 * 1024;
 
 /// What a pipe has to hold besides a frame: it holds pages, and a frame seldom begins and ends with one.
-pub(crate) const PIPE_SLACK_BYTES: usize = 2 * 4096;
+const SLACK_BYTES: usize = 2 * 4096;
 
 /// How long a frame may take to arrive whole in the pipe. Then it is read into memory, whatever the reason.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -40,35 +40,69 @@ pub(crate) fn grow(pipe: impl AsFd) -> usize {
     rustix::pipe::fcntl_setpipe_size(&pipe, PIPE_BYTES).unwrap_or(held)
 }
 
-/// Waits until so many bytes are in the pipe, for some time at most.
-///
-/// # Cancel safety
-/// It may be cancelled and called again.
-pub(crate) async fn is_whole(reader: &Reader, bytes: usize) -> bool {
-    if holds(reader, bytes) {
-        return true;
+/// What is known of a pipe from which large frames come.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// What it holds when it is full.
+    bytes_max: usize,
+    /// What it held when it was last asked, less what has been taken since: it holds at least that, and most frames need
+    /// not ask.
+    bytes: usize,
+}
+
+impl Source {
+    pub(crate) fn of(reader: &Reader) -> Source {
+        Source { bytes_max: grow(reader), bytes: 0 }
     }
-    let waited = tokio::time::timeout(PATIENCE, async {
+
+    /// Waits until so many bytes are in the pipe, which are then taken as gone; not for long, and not at all if they can't
+    /// be.
+    pub(crate) async fn has_whole(&mut self, reader: &Reader, bytes: usize) -> bool {
+        if self.bytes < bytes {
+            if bytes + SLACK_BYTES > self.bytes_max {
+                return false;
+            }
+            self.bytes = held(reader);
+        }
+        if self.bytes < bytes {
+            // In a box, since it is seldom: each instance would have room for it otherwise.
+            self.bytes = Box::pin(wait_for(reader, bytes)).await;
+        }
+        let whole = self.bytes >= bytes;
+        if whole {
+            self.taken(bytes);
+        }
+        whole
+    }
+
+    /// So many bytes are no longer in the pipe.
+    pub(crate) fn taken(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+/// Returns how many bytes are in the pipe, once there are enough or it has taken too long.
+async fn wait_for(reader: &Reader, bytes: usize) -> usize {
+    let enough = async {
         loop {
             match reader.ready(Interest::READABLE).await {
                 Ok(ready) if !ready.is_read_closed() => {}
                 // No more will come.
-                _ => return holds(reader, bytes),
+                _ => return held(reader),
             }
-            let whole = || if holds(reader, bytes) { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
             // Told that it would block, tokio waits for the next write.
-            if reader.try_io(whole).is_ok() {
-                return true;
+            let enough = || Some(held(reader)).filter(|held| *held >= bytes).ok_or(io::ErrorKind::WouldBlock.into());
+            if let Ok(held) = reader.try_io(enough) {
+                return held;
             }
         }
-    });
-    waited.await.unwrap_or(false)
+    };
+    tokio::time::timeout(PATIENCE, enough).await.unwrap_or(0)
 }
 
-fn holds(reader: &Reader, bytes: usize) -> bool {
-    rustix::io::ioctl_fionread(reader).is_ok_and(|held| held >= bytes as u64)
+fn held(reader: &Reader) -> usize {
+    rustix::io::ioctl_fionread(reader).map_or(0, |held| usize::try_from(held).unwrap_or(0))
 }
-
 /// Gives the first bytes of one pipe to another, which keeps them: returns how many, fewer if the other is full.
 pub(crate) fn share_with(pipe: &impl AsFd, writer: &Writer, bytes: usize) -> usize {
     moved(rustix::pipe::tee(pipe, writer, bytes, SpliceFlags::NONBLOCK))
