@@ -134,7 +134,9 @@ impl Inlet {
             Way::Subscribers(route) => {
                 let mut delivery = self.delivery(&route);
                 delivery.deliver(span);
-                delivery.wait().await;
+                if !delivery.waiting.is_empty() {
+                    Box::pin(delivery.wait()).await;
+                }
             }
             Way::Server(server, call) => Box::pin(self.ask(span, &server, call)).await,
             Way::Requester(requester, call) => Box::pin(self.reply(span, &requester, call)).await,
@@ -154,6 +156,7 @@ impl Inlet {
         if !pipe.has_whole(reader, in_pipe).await {
             // It may be smaller than it was: whose it is can change that.
             self.pipe = None;
+            buffer.look_first();
             return Ok(false);
         }
         self.verify(&span).map_err(protocol)?;
@@ -167,8 +170,10 @@ impl Inlet {
             Way::Subscribers(route) => {
                 let large = Large { span: &span, beginning, pipe: reader, in_pipe, loan: loan.as_ref() };
                 let mut delivery = self.delivery(&route);
-                delivery.deliver_large(&large);
-                delivery.wait().await;
+                let laggards = delivery.deliver_large(&large);
+                if !laggards.is_empty() {
+                    Box::pin(delivery.catch_up(&large, laggards)).await;
+                }
             }
             _ => relay::discard(reader, in_pipe),
         }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use bytes::{BufMut, BytesMut};
 use tokio::io::AsyncReadExt;
 
-use crate::transport::Reader;
+use crate::transport::{Reader, try_read};
 
 /// How much is read at once: more than a pipe of the kernel's default size holds.
 const READ_BYTES: usize = 128 * 1024;
@@ -34,6 +34,8 @@ pub(crate) struct ReadBuffer {
     bytes: BytesMut,
     /// The last message was large, so the next may be: little more is read than its head.
     one_by_one: bool,
+    /// Somebody has waited for more than came, and tokio now believes that the pipe is empty.
+    look_first: bool,
 }
 
 impl ReadBuffer {
@@ -47,11 +49,26 @@ impl ReadBuffer {
         self.one_by_one = one_by_one;
     }
 
+    /// There may be something to read though tokio has not heard of it.
+    pub(crate) fn look_first(&mut self) {
+        self.look_first = true;
+    }
+
     /// Reads what there is, at least one byte unless the stream has ended; room is made for `wanted` bytes.
     ///
     /// # Cancel safety
     /// Nothing is read unless it returns.
     pub(crate) async fn read(&mut self, reader: &mut Reader, wanted: usize) -> io::Result<usize> {
+        if self.look_first {
+            let mut bytes = vec![0; if self.one_by_one { wanted.max(LOOK_AHEAD_BYTES) } else { READ_BYTES }];
+            match try_read(reader, &mut bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.look_first = false,
+                read => {
+                    self.bytes.extend_from_slice(&bytes[..*read.as_ref().unwrap_or(&0)]);
+                    return read;
+                }
+            }
+        }
         std::future::poll_fn(|context| self.poll_read(context, reader, wanted)).await
     }
 

@@ -1,5 +1,7 @@
 //! Where pages can't be moved: everything is read into memory, and the callers' own way for that is taken.
 
+use tokio::time::Instant;
+
 use crate::transport::{Reader, Writer};
 
 /// No frame is so large.
@@ -35,12 +37,30 @@ pub(crate) fn move_to<T>(_: &T, _: &Writer, _: usize) -> usize {
     0
 }
 
+pub(crate) async fn move_until<T>(_: &T, _: &Writer, _: usize, _: Instant) -> usize {
+    0
+}
+
 pub(crate) fn discard<T>(_: &T, _: usize) {}
 
 pub(crate) fn read_rest<T>(_: &T, bytes: usize) -> Vec<u8> {
     vec![0; bytes]
 }
 
-pub(crate) fn with_pipe_of(_: &[u8], _: impl FnOnce(&Pipe)) -> bool {
-    false
+pub(crate) enum Scratch {}
+
+impl Scratch {
+    pub(crate) fn of(_: &[u8]) -> Option<Scratch> {
+        None
+    }
+
+    pub(crate) fn with_part_of<T>(_: &T, _: usize, _: usize) -> Option<Scratch> {
+        None
+    }
+
+    pub(crate) fn pipe(&self) -> &Pipe {
+        match *self {}
+    }
+
+    pub(crate) fn give_back(self, _: usize) {}
 }

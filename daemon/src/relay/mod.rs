@@ -8,4 +8,4 @@ mod pages;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use copies::*;
 #[cfg(target_os = "linux")]
-pub(crate) use pages::{PAGES_BYTES_MIN, Pipe, Source, discard, grow, move_to, read_rest, share_with, with_pipe_of};
+pub(crate) use pages::{PAGES_BYTES_MIN, Scratch, Source, discard, grow, move_to, move_until, read_rest, share_with};

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io;
+use std::io::ErrorKind::WouldBlock;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags};
 use tokio::io::Interest;
+use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use crate::transport::{Reader, Writer};
@@ -91,7 +92,7 @@ async fn wait_for(reader: &Reader, bytes: usize) -> usize {
                 _ => return held(reader),
             }
             // Told that it would block, tokio waits for the next write.
-            let enough = || Some(held(reader)).filter(|held| *held >= bytes).ok_or(io::ErrorKind::WouldBlock.into());
+            let enough = || Some(held(reader)).filter(|held| *held >= bytes).ok_or(WouldBlock.into());
             if let Ok(held) = reader.try_io(enough) {
                 return held;
             }
@@ -111,6 +112,21 @@ pub(crate) fn share_with(pipe: &impl AsFd, writer: &Writer, bytes: usize) -> usi
 /// Moves the first bytes of one pipe to another: returns how many, fewer if the other is full.
 pub(crate) fn move_to(pipe: &impl AsFd, writer: &Writer, bytes: usize) -> usize {
     moved(rustix::pipe::splice(pipe, None, writer, None, bytes, SpliceFlags::NONBLOCK))
+}
+
+/// The same, as the other has room, until then. Returns how many bytes were moved.
+pub(crate) async fn move_until(pipe: &impl AsFd, writer: &Writer, bytes: usize, until: Instant) -> usize {
+    let mut moved = 0;
+    while moved < bytes {
+        // Told that it would block, tokio waits until there is room.
+        let more = || Some(move_to(pipe, writer, bytes - moved)).filter(|more| *more > 0).ok_or(WouldBlock.into());
+        moved += writer.try_io(more).unwrap_or(0);
+        let ready = timeout_at(until, writer.ready(Interest::WRITABLE)).await;
+        if !ready.is_ok_and(|ready| ready.is_ok_and(|ready| !ready.is_write_closed())) {
+            break;
+        }
+    }
+    moved
 }
 
 /// What is not moved goes through memory: nothing is lost if the kernel does not know how.
@@ -155,8 +171,8 @@ pub(crate) fn read_rest(pipe: &impl AsFd, bytes: usize) -> Vec<u8> {
     read
 }
 
-/// A pipe of this thread's own, to give the same bytes to many.
-struct Scratch {
+/// A pipe of this thread's own, empty when it is taken: for bytes that are to go to many, or that wait for one.
+pub(crate) struct Scratch {
     reader: Pipe,
     writer: Pipe,
 }
@@ -165,20 +181,43 @@ thread_local! {
     static SCRATCH: Cell<Option<Scratch>> = const { Cell::new(None) };
 }
 
-/// Puts bytes into a pipe from which `share` may give them to others. Returns whether it could.
-pub(crate) fn with_pipe_of(bytes: &[u8], share: impl FnOnce(&Pipe)) -> bool {
-    let made = || {
+impl Scratch {
+    /// `None` if there is none to be had.
+    pub(crate) fn take() -> Option<Scratch> {
+        SCRATCH.take().or_else(Scratch::make)
+    }
+
+    fn make() -> Option<Scratch> {
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
         rustix::pipe::fcntl_setpipe_size(&writer, PIPE_BYTES).ok()?;
         Some(Scratch { reader, writer })
-    };
-    let Some(scratch) = SCRATCH.take().or_else(made) else { return false };
-    // One that does not take all, or is not empty afterwards, is not used again.
-    if rustix::io::write(&scratch.writer, bytes) != Ok(bytes.len()) {
-        return false;
     }
-    share(&scratch.reader);
-    discard(&scratch.reader, bytes.len());
-    SCRATCH.set(Some(scratch));
-    true
+
+    /// A scratch pipe with these bytes in it.
+    pub(crate) fn of(bytes: &[u8]) -> Option<Scratch> {
+        let scratch = Scratch::take()?;
+        (rustix::io::write(&scratch.writer, bytes) == Ok(bytes.len())).then_some(scratch)
+    }
+
+    /// A scratch pipe with what comes in `pipe` behind `from`, up to `to`; `pipe` keeps all.
+    pub(crate) fn with_part_of(pipe: &impl AsFd, from: usize, to: usize) -> Option<Scratch> {
+        let scratch = Scratch::take()?;
+        let shared = moved(rustix::pipe::tee(pipe, &scratch.writer, to, SpliceFlags::NONBLOCK));
+        if shared < to {
+            return None;
+        }
+        discard(&scratch.reader, from);
+        Some(scratch)
+    }
+
+    /// Where its bytes are.
+    pub(crate) fn pipe(&self) -> &Pipe {
+        &self.reader
+    }
+
+    /// Empties it and gives it back. Without this it is not used again.
+    pub(crate) fn give_back(self, bytes_left: usize) {
+        discard(&self.reader, bytes_left);
+        SCRATCH.set(Some(self));
+    }
 }

@@ -57,6 +57,11 @@ pub(crate) type Reader = pipe::Receiver;
 /// Where a client's frames go.
 pub(crate) type Writer = pipe::Sender;
 
+/// Reads what is there: nothing, as an error, if the pipe is empty.
+pub(crate) fn try_read(reader: &Reader, bytes: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::io::read(reader, bytes)?)
+}
+
 /// Writes as much as the pipe takes at once: nothing, as an error, if it is full.
 pub(crate) fn try_write(writer: &Writer, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
     // Not through tokio, which writes nothing before it has heard that the pipe is ready.

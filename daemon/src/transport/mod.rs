@@ -8,7 +8,7 @@ mod fifo;
 #[cfg(unix)]
 pub use fifo::{Inherited, check_group, inherited_door, raise_open_files};
 #[cfg(unix)]
-pub(crate) use fifo::{Listener, Reader, Writer, own_identity, surroundings, try_write};
+pub(crate) use fifo::{Listener, Reader, Writer, own_identity, surroundings, try_read, try_write};
 
 use std::path::PathBuf;
 
