@@ -57,16 +57,22 @@ impl Direct<'_> {
     /// So many bytes of the span have been written. Returns the frames behind, which are to be pushed.
     pub(crate) fn end_within(self, span: &Span, written: usize) -> Option<Span> {
         if written == 0 {
-            self.end(0, Bytes::new());
+            self.finish(0, 0, Bytes::new());
             return Some(span.clone());
         }
         let (of_frame, behind) = span.clone().rest_from(written);
-        self.end(written, of_frame);
+        let messages = span.messages() - behind.as_ref().map_or(0, Span::messages);
+        self.finish(messages, written, of_frame);
         behind
     }
 
-    /// So many bytes have been written; where they end within a frame, `rest` is the rest of it.
+    /// So many bytes of a frame have been written, and the rest of it is to follow. If none, it is to be pushed.
     pub(crate) fn end(self, written: usize, rest: Bytes) {
+        let messages = if written > 0 { self.span.messages() } else { 0 };
+        self.finish(messages, written, rest);
+    }
+
+    fn finish(self, messages: u64, written: usize, rest: Bytes) {
         let Direct { outbox, span, bytes, writer } = self;
         let mut state = outbox.lock();
         state.queue.end_direct(span, bytes, written, rest, Instant::now().into_std());
@@ -75,10 +81,8 @@ impl Direct<'_> {
         }
         let work = state.has_work();
         drop(state);
-        if written > 0 {
-            outbox.counters.messages_out.add(span.messages());
-            outbox.counters.bytes_out.add(written as u64);
-        }
+        outbox.counters.messages_out.add(messages);
+        outbox.counters.bytes_out.add(written as u64);
         if work {
             outbox.work.notify_one();
         }
