@@ -258,4 +258,33 @@ mod tests {
         outgoing.confirm(1);
         assert_eq!(outgoing.unconfirmed(), 1);
     }
+
+    #[test]
+    fn what_is_consumed_is_said_once_a_sender_with_the_next_write() {
+        let mut outgoing = Outgoing::default();
+        for (sender, sequence) in [(2, 5), (3, 1), (2, 9)] {
+            outgoing.consume(InstanceId(sender), sequence);
+        }
+        let mut batch = VecDeque::new();
+        outgoing.take(&mut batch);
+        let [Piece::Bytes(bytes)] = &batch.make_contiguous() else { panic!("{batch:?}") };
+        let consumed = [(2, 9), (3, 1)].map(|(sender, sequence)| {
+            encode_control(&Control::Consumed { sender: InstanceId(sender), sequence }).to_vec()
+        });
+        assert_eq!(bytes, &consumed.concat());
+        assert!(pieces(&mut outgoing).is_empty());
+    }
+
+    #[test]
+    fn what_is_lent_keeps_its_place() {
+        let (mut outgoing, pool) = (Outgoing::default(), Pool::default());
+        push(&mut outgoing, 10);
+        let pages = pool.take(300_000, Instant::now()).unwrap();
+        outgoing.push_loan(TopicId(1), InstanceId(2), pages, 300_000, &pool);
+        assert!(!outgoing.has_room());
+        push(&mut outgoing, 20);
+        let ping = encode_control(&Control::Ping { token: 2 }).len();
+        assert_eq!(pieces(&mut outgoing), [24 + 10, 24 + 24 + 300_000, ping + 24 + 20]);
+        assert!(outgoing.has_room());
+    }
 }
