@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Style};
-use pipebus_client::{Client, Delivery, Gap, Message, Subscription, Topic};
+use pipebus_client::{Arrival, Client, Gap, Run, Subscription, Topic};
 use pipebus_proto::pattern::Pattern;
 use pipebus_proto::place::Address;
 use tokio::io::Interest;
@@ -21,8 +21,8 @@ use crate::format::{gap_text, push_gap_json, push_json, push_text};
 use crate::interrupt::{Interrupt, LastResort};
 use crate::output::{self, Output, is_coloured, note};
 
-/// So many messages are shown between two looks at the clock and the signals.
-const BATCH: usize = 1024;
+/// After so many messages the clock and the signals are looked at. More are shown where they arrived together.
+const BATCH: u64 = 1024;
 
 /// From this size on a payload is written from where it is.
 const UNCOPIED_BYTES_MIN: usize = 64 * 1024;
@@ -63,8 +63,8 @@ async fn show(mut feed: Feed, arguments: &Subscribe, interrupt: &mut Interrupt) 
             () = interrupt.received() => break Ok(()),
             after = &mut deadline => break screen.judge(arguments.count, after),
             () = &mut output_closed => return Err(Failure::OutputClosed),
-            delivery = feed.next() => match delivery {
-                Some(delivery) => screen.show(&delivery)?,
+            arrival = feed.next() => match arrival {
+                Some(arrival) => screen.show(arrival)?,
                 None => break feed.error(),
             },
         }
@@ -121,18 +121,18 @@ impl Feed {
     }
 
     /// Cancel safe.
-    async fn next(&mut self) -> Option<Delivery> {
+    async fn next(&mut self) -> Option<Arrival> {
         std::future::poll_fn(|context| self.poll_next(context)).await
     }
 
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Delivery>> {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Arrival>> {
         let mut ended = 0;
         for turn in 0..self.parts.len() {
             let index = (self.current + turn) % self.parts.len();
             match self.parts[index].poll_next(context) {
-                Poll::Ready(Some(delivery)) => {
+                Poll::Ready(Some(arrival)) => {
                     self.current = index;
-                    return Poll::Ready(Some(delivery));
+                    return Poll::Ready(Some(arrival));
                 }
                 // One that the broker ends is an error; with the others goes only what they have in common.
                 Poll::Ready(None) if self.parts[index].subscription.error().is_some() => return Poll::Ready(None),
@@ -158,26 +158,26 @@ impl Feed {
 }
 
 impl Part {
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Delivery>> {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Arrival>> {
         loop {
-            let next = pin!(self.subscription.next()).poll(context);
+            let next = pin!(self.subscription.next_run()).poll(context);
             match &next {
-                Poll::Ready(Some(delivery)) if self.is_shown_before(delivery) => {}
+                Poll::Ready(Some(arrival)) if self.is_shown_before(arrival) => {}
                 _ => return next,
             }
         }
     }
 
     /// Whether a pattern named before gets the same, and shows it.
-    fn is_shown_before(&mut self, delivery: &Delivery) -> bool {
+    fn is_shown_before(&mut self, arrival: &Arrival) -> bool {
         if self.before.is_empty() {
             return false;
         }
-        let topic = match delivery {
-            Delivery::Message(message) => message.topic(),
-            Delivery::Gap(Gap { topic: Some(topic), .. }) => topic,
+        let topic = match arrival {
+            Arrival::Run(run) => run.topic(),
+            Arrival::Gap(Gap { topic: Some(topic), .. }) => topic,
             // All subscriptions are told.
-            Delivery::Gap(Gap { topic: None, .. }) => return true,
+            Arrival::Gap(Gap { topic: None, .. }) => return true,
         };
         match &self.last {
             Some((last, before)) if last == topic => *before,
@@ -220,12 +220,13 @@ impl Screen {
     /// Shows what is there, up to a bound.
     fn show_waiting(&mut self, feed: &mut Feed) -> Result<More, Failure> {
         let mut context = Context::from_waker(Waker::noop());
-        for _ in 0..BATCH {
+        let before = self.seen;
+        while self.seen - before < BATCH {
             if self.seen == self.count {
                 return Ok(More::Enough);
             }
             match feed.poll_next(&mut context) {
-                Poll::Ready(Some(delivery)) => self.show(&delivery)?,
+                Poll::Ready(Some(arrival)) => self.show(arrival)?,
                 // The next call says why.
                 Poll::Ready(None) => return Ok(More::Ready),
                 Poll::Pending => return Ok(More::Later),
@@ -235,38 +236,51 @@ impl Screen {
         Ok(More::Ready)
     }
 
-    fn show(&mut self, delivery: &Delivery) -> Result<(), Failure> {
-        match delivery {
-            Delivery::Message(message) => {
-                self.seen += 1;
-                self.show_message(message)?;
-            }
-            Delivery::Gap(gap) if self.format == Format::Json => push_gap_json(&mut self.output.buffer, gap),
-            Delivery::Gap(gap) => {
+    fn show(&mut self, arrival: Arrival) -> Result<(), Failure> {
+        match arrival {
+            Arrival::Run(run) => self.show_run(run)?,
+            Arrival::Gap(gap) if self.format == Format::Json => push_gap_json(&mut self.output.buffer, &gap),
+            Arrival::Gap(gap) => {
                 // What came before is to be seen before, where both go to one terminal.
                 self.output.flush()?;
-                note(&gap_text(gap));
+                note(&gap_text(&gap));
             }
         }
         self.output.flush_if_full()
     }
 
-    fn show_message(&mut self, message: &Message) -> Result<(), Failure> {
-        let buffer = &mut self.output.buffer;
-        match self.format {
-            Format::Text => push_text(buffer, message.topic().as_str(), &message.payload, self.style),
-            Format::Json => push_json(buffer, message),
-            Format::Raw | Format::Line => {
-                if message.payload.len() < UNCOPIED_BYTES_MIN {
-                    buffer.extend_from_slice(&message.payload);
-                } else {
-                    self.output.flush()?;
-                    output::write(&message.payload)?;
-                }
-                if self.format == Format::Line {
-                    self.output.buffer.push(b'\n');
-                }
+    /// Shows the messages, as far as they are asked for.
+    fn show_run(&mut self, run: Run) -> Result<(), Failure> {
+        let asked = usize::try_from(self.count - self.seen).unwrap_or(usize::MAX);
+        self.seen += run.len().min(asked) as u64;
+        if self.format == Format::Json {
+            for message in run.take(asked) {
+                push_json(&mut self.output.buffer, &message);
+                self.output.flush_if_full()?;
             }
+            return Ok(());
+        }
+        for message in run.iter().take(asked) {
+            self.show_payload(run.topic(), message.payload)?;
+            self.output.flush_if_full()?;
+        }
+        Ok(())
+    }
+
+    fn show_payload(&mut self, topic: &Topic, payload: &[u8]) -> Result<(), Failure> {
+        let buffer = &mut self.output.buffer;
+        if self.format == Format::Text {
+            push_text(buffer, topic.as_str(), payload, self.style);
+            return Ok(());
+        }
+        if payload.len() < UNCOPIED_BYTES_MIN {
+            buffer.extend_from_slice(payload);
+        } else {
+            self.output.flush()?;
+            output::write(payload)?;
+        }
+        if self.format == Format::Line {
+            self.output.buffer.push(b'\n');
         }
         Ok(())
     }

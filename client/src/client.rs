@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pipebus_proto::control::{NAME_BYTES_MAX, Overflow, Purpose, Role};
+use pipebus_proto::control::{NAME_BYTES_MAX, Overflow, Role};
 use pipebus_proto::frame::{Flags, Kind};
 use pipebus_proto::pattern::Pattern;
 use pipebus_proto::place::Address;
@@ -16,10 +16,11 @@ use crate::connection::{Endpoint, keep_connected};
 use crate::error::{Error, Result};
 use crate::incoming::call;
 use crate::message::Message;
+use crate::publisher::Publisher;
 use crate::serve::Server;
 use crate::shared::Shared;
 use crate::shared::link::Link;
-use crate::shared::sending::{Destination, Lacking, Outbound, Slot};
+use crate::shared::sending::{Destination, Outbound};
 use crate::subscription::Subscription;
 use crate::transport;
 
@@ -301,66 +302,6 @@ impl Client {
             (Ok(_), messages) => Err(Error::Unconfirmed { messages }),
         }
     }
-}
-
-/// Publishes to one topic; from [`Client::publisher`]. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Publisher {
-    handle: Arc<Handle>,
-    slot: Arc<Slot>,
-}
-
-impl Publisher {
-    /// Publishes a message; see [`Client::publish`].
-    ///
-    /// # Errors
-    /// As [`Client::publish`].
-    ///
-    /// # Cancel safety
-    /// Nothing is published if the future is dropped before it returns.
-    pub async fn publish(&self, payload: impl Into<Bytes>) -> Result<()> {
-        let payload = payload.into();
-        if self.handle.shared.publish_small(&self.slot, &payload) {
-            return Ok(());
-        }
-        // In a box, so that what is mostly not needed is not moved about with every message.
-        Box::pin(self.publish_with(payload, &[])).await
-    }
-
-    /// Publishes a message with headers: names and values for the receivers, at most 65,535 bytes as they are sent.
-    ///
-    /// # Errors
-    /// As [`Client::publish`]; or the headers are too long.
-    ///
-    /// # Cancel safety
-    /// Nothing is published if the future is dropped before it returns.
-    pub async fn publish_with(&self, payload: impl Into<Bytes>, headers: &[(String, String)]) -> Result<()> {
-        let payload = payload.into();
-        self.handle.shared.send(Destination::Topic(&self.slot), outbound(&payload, headers)).await
-    }
-
-    /// Publishes a message if that needs no waiting.
-    ///
-    /// # Errors
-    /// [`Error::WouldWait`] if it does: there is no room or no connection now, or the broker has just been asked for the
-    /// topic's id. Otherwise as [`Client::publish`].
-    pub fn try_publish(&self, payload: impl Into<Bytes>) -> Result<()> {
-        let payload = payload.into();
-        if self.handle.shared.publish_small(&self.slot, &payload) {
-            return Ok(());
-        }
-        let tried = self.handle.shared.try_send(Destination::Topic(&self.slot), outbound(&payload, &[]))?;
-        tried.map_err(|lacking| {
-            if lacking == Lacking::Declaration {
-                self.handle.shared.declare_soon(&self.slot, Purpose::Publish);
-            }
-            Error::WouldWait
-        })
-    }
-}
-
-fn outbound<'a>(payload: &'a Bytes, headers: &'a [(String, String)]) -> Outbound<'a> {
-    Outbound { kind: Kind::Message, flags: Flags::NONE, headers, call: None, payload }
 }
 
 /// Gives a request up unless it has been answered.

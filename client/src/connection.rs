@@ -1,37 +1,46 @@
 //! Connection: one, from the knock to its end, and the task that makes one after another.
 
-use std::collections::VecDeque;
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::BytesMut;
 use pipebus_proto::control::{Control, Welcome};
 use pipebus_proto::frame::PROTOCOL_VERSION;
 use pipebus_proto::place::Place;
 use pipebus_proto::splitter::{missing, next_span};
 use pipebus_proto::wire::encode_control;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::Instant;
+use tokio::io::AsyncReadExt;
 
 use crate::error::{Error, Result};
 use crate::incoming::{Incoming, control_of, protocol};
 use crate::reconnect::Backoff;
 use crate::shared::Shared;
 use crate::transport::{Attempt, Reader, Writer, grow};
+use crate::writing::write_loop;
 
 /// How much is read at once.
 const READ_BYTES: usize = 128 * 1024;
 
+/// How much is read at once from a pipe that was made larger.
+const READ_BYTES_OF_LARGE: usize = 256 * 1024;
+
+/// What a pipe that was full grows to, once: each time it is full costs a switch between processes. All pipes of a user
+/// together get 64 MiB by default, and new ones only 8 KiB once that is used up (pipe(7), pipe-user-pages-soft): so much
+/// leaves room for 256 busy pipes. 1 MiB makes no difference to messages of 128 bytes, measured on two cores.
+pub(crate) const FULL_PIPE_BYTES: usize = 256 * 1024;
+
+/// What a pipe that carries large messages grows to, once.
+pub(crate) const LARGE_PIPE_BYTES: usize = 1024 * 1024;
+
+/// What is large.
+pub(crate) const LARGE_BYTES_MIN: usize = 32 * 1024;
+
+/// The writer gets its turn at the latest when so many bytes of loaned messages have been read: others wait to use that
+/// memory again.
+const CONSUMED_BYTES_MAX: usize = 512 * 1024;
+
 /// What a pipe holds unless it was made larger (pipe(7)).
 const DEFAULT_PIPE_BYTES: usize = 64 * 1024;
-
-/// Pieces in one vectored write.
-const PIECES_MAX: usize = 64;
-
-/// How long after a message, if not so many follow that it is asked anyway, the broker is asked to confirm it: without
-/// that, all that was published slowly would be in doubt when the connection is lost.
-const CONFIRM_WAIT: Duration = Duration::from_millis(100);
 
 /// How long the broker may take to say goodbye.
 const GOODBYE_WAIT: Duration = Duration::from_secs(5);
@@ -162,74 +171,37 @@ async fn run(shared: &Arc<Shared>, established: Established) -> Option<Error> {
     }
 }
 
-async fn write_loop(shared: &Shared, mut writer: Writer) {
-    let mut batch = VecDeque::new();
-    let mut grown = false;
-    // When to ask the broker to confirm what it has not been asked to confirm yet.
-    let mut confirm_at = None;
-    loop {
-        let unasked = shared.take_outgoing(&mut batch);
-        confirm_at = if unasked { confirm_at.or_else(|| Some(Instant::now() + CONFIRM_WAIT)) } else { None };
-        if batch.is_empty() {
-            tokio::select! {
-                biased;
-                () = tokio::time::sleep_until(confirm_at.unwrap_or_else(Instant::now)), if unasked => {
-                    shared.ask_to_confirm();
-                }
-                () = shared.work.notified() => {}
-            }
-            continue;
-        }
-        while !batch.is_empty() {
-            let written = write_some(&mut writer, &mut batch).await;
-            if !batch.is_empty() && !grown {
-                grown = true;
-                grow(&writer);
-            }
-            if written.is_err() {
-                // The reader learns the same, after it has read what is left: even if nobody takes that.
-                let _reading_on = shared.awaiting_answer();
-                return std::future::pending().await;
-            }
-        }
-    }
-}
-
-async fn write_some(writer: &mut Writer, batch: &mut VecDeque<Bytes>) -> std::io::Result<()> {
-    let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
-    let count = batch.len().min(PIECES_MAX);
-    for (piece, bytes) in pieces.iter_mut().zip(batch.iter()) {
-        *piece = IoSlice::new(bytes);
-    }
-    let mut written = writer.write_vectored(&pieces[..count]).await?;
-    while let Some(first) = batch.front_mut() {
-        if written < first.len() {
-            first.advance(written);
-            return Ok(());
-        }
-        written -= first.len();
-        batch.pop_front();
-    }
-    Ok(())
-}
-
 async fn read_loop(incoming: &mut Incoming, mut reader: Reader, mut buffer: BytesMut) -> Result<()> {
-    let mut grown = false;
+    let mut read_bytes = READ_BYTES;
+    let mut large = false;
+    let mut loaned_bytes = 0;
     loop {
         while let Some(span) = next_span(&mut buffer).map_err(protocol)? {
+            if span.loaned {
+                loaned_bytes += span.bytes.len();
+            }
             if !incoming.handle(span).await? {
                 return Ok(());
             }
         }
-        let room = missing(&buffer).max(READ_BYTES);
-        if buffer.capacity() - buffer.len() < room.min(READ_BYTES / 2).max(missing(&buffer)) {
-            buffer.reserve(room);
+        if loaned_bytes >= CONSUMED_BYTES_MAX {
+            loaned_bytes = 0;
+            tokio::task::yield_now().await;
+        }
+        let missing = missing(&buffer);
+        if missing >= LARGE_BYTES_MIN && !large {
+            large = true;
+            read_bytes = READ_BYTES_OF_LARGE;
+            grow(&reader, LARGE_PIPE_BYTES);
+        }
+        if buffer.capacity() - buffer.len() < missing.max(read_bytes / 2) {
+            buffer.reserve(missing.max(read_bytes));
         }
         match reader.read_buf(&mut buffer).await {
             Ok(0) | Err(_) => return Ok(()),
-            Ok(bytes) if bytes >= DEFAULT_PIPE_BYTES && !grown => {
-                grown = true;
-                grow(&reader);
+            Ok(bytes) if bytes >= DEFAULT_PIPE_BYTES && read_bytes == READ_BYTES => {
+                read_bytes = READ_BYTES_OF_LARGE;
+                grow(&reader, FULL_PIPE_BYTES);
             }
             Ok(_) => {}
         }

@@ -24,7 +24,7 @@ const WAITING_BYTES_MAX: usize = 256 * 1024;
 /// Reading stops at this even if the app waits for an answer.
 const WAITING_BYTES_MAX_FOR_ANSWERS: usize = 64 * 1024 * 1024;
 
-/// What is smaller than this is copied when it has to wait, rather than keeping 128 KiB of what was read in memory.
+/// What is smaller than this is copied when it has to wait, rather than keeping 256 KiB of what was read in memory.
 const COMPACT_BYTES_MAX: usize = 16 * 1024;
 
 /// What waits.

@@ -70,6 +70,10 @@ impl Incoming {
 
     /// Takes what the broker sent; `false` once it has said goodbye.
     pub(crate) async fn handle(&mut self, span: Span) -> Result<bool> {
+        if span.loaned && span.part.ends() {
+            // It has been read, whether anybody here wants it or not.
+            self.shared.consume(span.sender, span.last);
+        }
         match span.kind {
             Kind::Control => match control_of(&span) {
                 Ok(control) => return self.handle_control(control),
@@ -125,8 +129,7 @@ impl Incoming {
                 self.shared.handle_answer(correlation, Err(error));
             }
             Control::Goodbye { cause } => return self.handle_goodbye(cause),
-            // This client lends nothing.
-            Control::Released { .. } => {}
+            Control::Released { sequences } => self.shared.pool.release(&sequences),
             // What only clients say.
             Control::Hello { .. }
             | Control::Welcome(_)

@@ -21,7 +21,9 @@
 //!
 //! A client keeps at most 256 KiB that wait to be written, besides a message that is larger, and reads no more while
 //! 256 KiB wait for a subscription (64 MiB while the app waits for an answer). Messages larger than 256 KiB are put
-//! together in memory, at most 256 MiB of them at once. A pipe that was full grows from 64 to 256 KiB, once.
+//! together in memory, at most 256 MiB of them at once. A pipe that was full grows from 64 to 256 KiB, once, and one that
+//! carries messages of 32 KiB or more to 1 MiB. For such messages a client keeps at most 32 MiB of pages that it lends to
+//! its pipe; see [`Loan`].
 
 pub mod blocking;
 mod client;
@@ -29,21 +31,27 @@ mod connection;
 mod error;
 mod inbox;
 mod incoming;
+mod loan;
 mod message;
 mod outgoing;
+mod pages;
+mod publisher;
 mod reconnect;
 mod run;
 mod serve;
 mod shared;
 mod subscription;
 mod transport;
+mod writing;
 
-pub use client::{Builder, Client, Publisher};
+pub use client::{Builder, Client};
 pub use error::{Error, Result};
+pub use loan::Loan;
 pub use message::{Message, Sender};
 pub use pipebus_proto::control::{Failure, Identity, Overflow, Reason};
 pub use pipebus_proto::topic::{InstanceId, Topic};
 pub use pipebus_proto::wire::{decode_value, encode_value};
+pub use publisher::Publisher;
 pub use run::{MessageRef, Run};
 pub use serve::{Request, Server};
 pub use shared::link::Link;

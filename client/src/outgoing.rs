@@ -1,12 +1,15 @@
 //! Outgoing: what waits to be written to the broker, and how far the broker has confirmed it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use pipebus_proto::control::Control;
 use pipebus_proto::frame::{Flags, Head, Kind};
 use pipebus_proto::topic::{InstanceId, TopicId};
 use pipebus_proto::wire::{encode_control, encode_head, for_each_frame};
+use tokio::time::Instant;
+
+use crate::pages::{Lent, Pages, Pool};
 
 /// Payloads from this size on are written from where they are, others copied together. Copying 16 KiB takes about as
 /// long as one more piece in a vectored write.
@@ -19,14 +22,26 @@ const WAITING_BYTES_MAX: usize = 256 * 1024;
 const TAIL_BYTES: usize = 64 * 1024;
 
 /// How often the broker is asked to confirm, in bytes: so much at most is in doubt, besides what the pipe holds.
-const CONFIRM_BYTES: usize = 64 * 1024;
+const CONFIRM_BYTES: usize = 256 * 1024;
+
+/// What is to be written next.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    /// Bytes, to be copied into the pipe.
+    Bytes(Bytes),
+    /// A message whose pages are lent to the pipe.
+    Lent(Lent),
+}
 
 /// Frames on their way to the broker. Begins anew with every connection.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
-    pieces: VecDeque<Bytes>,
+    pieces: VecDeque<Piece>,
     tail: BytesMut,
     bytes: usize,
+    /// Up to which message of each sender the loaned ones have been read. To be said with the next write: so there is one
+    /// for each sender, however long the broker takes nothing.
+    consumed: BTreeMap<InstanceId, u64>,
     /// Of the last message.
     sequence: u64,
     /// All messages up to this one have been routed.
@@ -95,9 +110,29 @@ impl Outgoing {
                 self.tail.put_slice(&piece);
             } else {
                 self.end_tail();
-                self.pieces.push_back(piece);
+                self.pieces.push_back(Piece::Bytes(piece));
             }
         });
+        self.count(bytes);
+    }
+
+    /// Adds a message that is to be lent: the first `payload` bytes of `pages`, which come back to `pool`.
+    pub(crate) fn push_loan(&mut self, topic: TopicId, sender: InstanceId, pages: Pages, payload: usize, pool: &Pool) {
+        self.sequence += 1;
+        let head = Head {
+            body: 0,
+            kind: Kind::Message,
+            flags: Flags::LOANED,
+            metadata: 0,
+            topic,
+            sender,
+            sequence: self.sequence,
+        };
+        let lent = pages.seal(head, payload);
+        let bytes = lent.len();
+        pool.lend(self.sequence, &lent, Instant::now());
+        self.end_tail();
+        self.pieces.push_back(Piece::Lent(lent));
         self.count(bytes);
     }
 
@@ -120,7 +155,7 @@ impl Outgoing {
 
     fn end_tail(&mut self) {
         if !self.tail.is_empty() {
-            self.pieces.push_back(self.tail.split().freeze());
+            self.pieces.push_back(Piece::Bytes(self.tail.split().freeze()));
         }
     }
 
@@ -129,6 +164,11 @@ impl Outgoing {
         let frame = encode_control(control);
         self.bytes += frame.len();
         self.tail.put_slice(&frame);
+    }
+
+    /// All loaned messages of the sender up to this one have been read.
+    pub(crate) fn consume(&mut self, sender: InstanceId, sequence: u64) {
+        self.consumed.insert(sender, sequence);
     }
 
     /// Asks the broker to confirm all so far. Returns the token that it will answer with.
@@ -154,7 +194,10 @@ impl Outgoing {
     }
 
     /// Takes all that waits.
-    pub(crate) fn take(&mut self, batch: &mut VecDeque<Bytes>) {
+    pub(crate) fn take(&mut self, batch: &mut VecDeque<Piece>) {
+        for (sender, sequence) in std::mem::take(&mut self.consumed) {
+            self.push_control(&Control::Consumed { sender, sequence });
+        }
         self.end_tail();
         batch.append(&mut self.pieces);
         self.bytes = 0;
@@ -180,7 +223,11 @@ mod tests {
     fn pieces(outgoing: &mut Outgoing) -> Vec<usize> {
         let mut batch = VecDeque::new();
         outgoing.take(&mut batch);
-        batch.iter().map(Bytes::len).collect()
+        let bytes = |piece: &Piece| match piece {
+            Piece::Bytes(bytes) => bytes.len(),
+            Piece::Lent(lent) => lent.len(),
+        };
+        batch.iter().map(bytes).collect()
     }
 
     #[test]
@@ -210,5 +257,34 @@ mod tests {
         assert_eq!(outgoing.unconfirmed(), 1);
         outgoing.confirm(1);
         assert_eq!(outgoing.unconfirmed(), 1);
+    }
+
+    #[test]
+    fn what_is_consumed_is_said_once_a_sender_with_the_next_write() {
+        let mut outgoing = Outgoing::default();
+        for (sender, sequence) in [(2, 5), (3, 1), (2, 9)] {
+            outgoing.consume(InstanceId(sender), sequence);
+        }
+        let mut batch = VecDeque::new();
+        outgoing.take(&mut batch);
+        let [Piece::Bytes(bytes)] = &batch.make_contiguous() else { panic!("{batch:?}") };
+        let consumed = [(2, 9), (3, 1)].map(|(sender, sequence)| {
+            encode_control(&Control::Consumed { sender: InstanceId(sender), sequence }).to_vec()
+        });
+        assert_eq!(bytes, &consumed.concat());
+        assert!(pieces(&mut outgoing).is_empty());
+    }
+
+    #[test]
+    fn what_is_lent_keeps_its_place() {
+        let (mut outgoing, pool) = (Outgoing::default(), Pool::default());
+        push(&mut outgoing, 10);
+        let pages = pool.take(300_000, Instant::now()).unwrap();
+        outgoing.push_loan(TopicId(1), InstanceId(2), pages, 300_000, &pool);
+        assert!(!outgoing.has_room());
+        push(&mut outgoing, 20);
+        let ping = encode_control(&Control::Ping { token: 2 }).len();
+        assert_eq!(pieces(&mut outgoing), [24 + 10, 24 + 24 + 300_000, ping + 24 + 20]);
+        assert!(outgoing.has_room());
     }
 }

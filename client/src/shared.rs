@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::inbox::Inbox;
 use crate::message::Message;
 use crate::outgoing::Outgoing;
+use crate::pages::Pool;
 use crate::shared::link::Link;
 use crate::shared::sending::Slot;
 
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     /// How many parts of the app wait for an answer.
     awaiting_answer: AtomicU32,
     pub(crate) link: watch::Sender<Link>,
+    /// What is lent to the connection.
+    pub(crate) pool: Arc<Pool>,
 }
 
 #[derive(Debug)]
@@ -124,6 +127,7 @@ impl Shared {
             subscriptions_version: AtomicU64::new(0),
             awaiting_answer: AtomicU32::new(0),
             link: watch::Sender::new(Link::Down { in_doubt: 0 }),
+            pool: Arc::default(),
         }
     }
 

@@ -4,6 +4,8 @@
 //! can say where each byte is. Decoding is limited, since bincode otherwise believes any length it reads, and what is
 //! left over is an error, since bincode otherwise ignores it.
 
+use std::ops::Range;
+
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
@@ -11,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::control::Control;
 use crate::frame::{
-    BODY_BYTES_MAX, CONTROL_BYTES_MAX, Flags, HEAD_BYTES, Head, Kind, METADATA_BYTES_MAX, Malformed, Metadata, Part,
+    BODY_BYTES_MAX, CONTROL_BYTES_MAX, Flags, HEAD_BYTES, Head, Kind, METADATA_BYTES_MAX, Malformed, Metadata,
 };
 use crate::topic::{InstanceId, TopicId};
 
@@ -145,31 +147,44 @@ pub fn decode_metadata(bytes: &[u8]) -> Result<Metadata, Malformed> {
 ///
 /// A message that fits one frame is one; others are fragments of [`BODY_BYTES_MAX`] bytes.
 pub fn for_each_frame(
-    mut head: Head,
+    head: Head,
     metadata: &[u8],
     payload: &Bytes,
     mut emit: impl FnMut([u8; HEAD_BYTES], &[u8], Bytes),
+) {
+    let mut metadata = metadata;
+    for_each_head(head, metadata.len(), payload.len(), |head, piece| {
+        emit(head, std::mem::take(&mut metadata), payload.slice(piece));
+    });
+}
+
+/// As [`for_each_frame`] for a message with so many bytes of metadata and payload: gives the heads, and where in the payload
+/// each piece is.
+pub fn for_each_head(
+    mut head: Head,
+    metadata: usize,
+    payload: usize,
+    mut emit: impl FnMut([u8; HEAD_BYTES], Range<usize>),
 ) {
     let base = head.flags;
     let mut metadata = metadata;
     let mut at = 0;
     loop {
-        let room = BODY_BYTES_MAX - metadata.len();
-        let end = payload.len().min(at + room);
-        let flags = match (at > 0, end < payload.len()) {
+        let end = payload.min(at + BODY_BYTES_MAX - metadata);
+        let flags = match (at > 0, end < payload) {
             (false, false) => Flags::NONE,
             (false, true) => Flags::MORE,
             (true, true) => Flags::MORE.with(Flags::CONTINUED),
             (true, false) => Flags::CONTINUED,
         };
         head.flags = base.with(flags);
-        head.metadata = u16::try_from(metadata.len()).unwrap_or(u16::MAX);
-        head.body = u32::try_from(metadata.len() + end - at).unwrap_or(u32::MAX);
-        emit(encode_head(&head), metadata, payload.slice(at..end));
-        if head.part() == Part::Whole || end == payload.len() {
+        head.metadata = u16::try_from(metadata).unwrap_or(u16::MAX);
+        head.body = u32::try_from(metadata + end - at).unwrap_or(u32::MAX);
+        emit(encode_head(&head), at..end);
+        if end == payload {
             return;
         }
-        metadata = &[];
+        metadata = 0;
         at = end;
     }
 }

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use pipebus_proto::control::{Control, Regarding, Role, Welcome};
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 
@@ -12,7 +11,7 @@ use super::{Phase, Question, Shared, Wanted};
 use crate::error::{Error, Result};
 use crate::inbox::{Inbox, Item};
 use crate::message::Message;
-use crate::outgoing::Outgoing;
+use crate::outgoing::{Outgoing, Piece};
 use crate::subscription::{Gap, GapCause};
 
 /// How a client stands to its broker.
@@ -58,6 +57,7 @@ impl Shared {
         let mut state = self.lock();
         state.in_doubt += state.outgoing.unconfirmed();
         state.outgoing = Outgoing::default();
+        self.pool.forget_lent();
         state.slots.values().for_each(|slot| slot.forget());
         state.subscriptions.values().for_each(|wanted| wanted.inbox.deactivate());
         state.questions.drain().for_each(|(_, question)| drop(question.answer.send(Err(Error::Disconnected))));
@@ -103,7 +103,7 @@ impl Shared {
 
     /// What waits to be written; if nothing does, the writer is to be rung. Returns whether there are messages that the
     /// broker has not been asked to confirm.
-    pub(crate) fn take_outgoing(&self, batch: &mut VecDeque<Bytes>) -> bool {
+    pub(crate) fn take_outgoing(&self, batch: &mut VecDeque<Piece>) -> bool {
         let mut state = self.lock();
         state.outgoing.take(batch);
         state.writer_idle = batch.is_empty();
@@ -111,6 +111,17 @@ impl Shared {
         drop(state);
         self.room.notify_waiters();
         unasked
+    }
+
+    /// All loaned messages of the sender up to this one have been read: the broker is told with the next write.
+    pub(crate) fn consume(&self, sender: InstanceId, sequence: u64) {
+        let mut state = self.lock();
+        if let Phase::Up { .. } = state.phase {
+            state.outgoing.consume(sender, sequence);
+            let ring = std::mem::take(&mut state.writer_idle);
+            drop(state);
+            self.ring(ring);
+        }
     }
 
     /// Asks the broker to confirm all so far, unless somebody has just done so.

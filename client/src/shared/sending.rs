@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{Phase, Question, Shared, State};
 use crate::error::{Error, Result};
+use crate::loan::Loan;
 use crate::outgoing::{Draft, SHARED_BYTES_MIN};
 
 /// Topics that stay declared though nobody holds a publisher for them.
@@ -56,6 +57,20 @@ pub(crate) enum Lacking {
     Connection,
     Declaration,
     Room,
+}
+
+/// What a message needs to be sent.
+struct Admitted {
+    topic: TopicId,
+    client: InstanceId,
+    message_bytes_max: u64,
+}
+
+impl Admitted {
+    fn check(&self, bytes: usize) -> Result<()> {
+        let (bytes, max) = (bytes as u64, self.message_bytes_max);
+        if bytes > max { Err(Error::TooLarge { bytes, max }) } else { Ok(()) }
+    }
 }
 
 /// A message of the app's.
@@ -126,17 +141,36 @@ impl Shared {
     /// # Cancel safety
     /// Nothing is sent unless it returns.
     pub(crate) async fn send(&self, destination: Destination<'_>, outbound: Outbound<'_>) -> Result<()> {
+        self.wait_until(destination, outbound.purpose(), || self.try_send(destination, outbound)).await
+    }
+
+    /// Publishes what is lent, once that is possible.
+    ///
+    /// # Cancel safety
+    /// Nothing is published unless it returns.
+    pub(crate) async fn publish_loan(&self, slot: &Arc<Slot>, mut loan: Loan) -> Result<()> {
+        let publish = || self.try_publish_loan(slot, &mut loan);
+        self.wait_until(Destination::Topic(slot), Purpose::Publish, publish).await
+    }
+
+    /// Tries to send until nothing is lacking.
+    async fn wait_until(
+        &self,
+        destination: Destination<'_>,
+        purpose: Purpose,
+        mut sent: impl FnMut() -> Result<std::result::Result<(), Lacking>>,
+    ) -> Result<()> {
         loop {
             // Mostly nothing is lacking, and getting ready to wait costs more than sending.
-            let Err(lacking) = self.try_send(destination, outbound)? else { return Ok(()) };
+            let Err(lacking) = sent()? else { return Ok(()) };
             if let (Lacking::Declaration, Destination::Topic(slot)) = (lacking, destination) {
-                self.declare(slot, outbound.purpose()).await?;
+                self.declare(slot, purpose).await?;
                 continue;
             }
             let mut room = pin!(self.room.notified());
             room.as_mut().enable();
             // What was lacking may have come before anybody could be told.
-            match self.try_send(destination, outbound)? {
+            match sent()? {
                 Ok(()) => return Ok(()),
                 Err(Lacking::Declaration) => {}
                 Err(Lacking::Connection | Lacking::Room) => room.await,
@@ -152,6 +186,33 @@ impl Shared {
     ) -> Result<std::result::Result<(), Lacking>> {
         let tried = self.lock().try_send(destination, outbound)?;
         Ok(tried.map(|ring| self.ring(ring)))
+    }
+
+    /// What a message to be published would have to wait for.
+    pub(crate) fn lacking(&self, slot: &Arc<Slot>) -> Result<Option<Lacking>> {
+        Ok(self.lock().admit(Destination::Topic(slot), Purpose::Publish)?.err())
+    }
+
+    /// Publishes what is lent if nothing has to be waited for, and leaves nothing then.
+    pub(crate) fn try_publish_loan(
+        &self,
+        slot: &Arc<Slot>,
+        loan: &mut Loan,
+    ) -> Result<std::result::Result<(), Lacking>> {
+        let mut state = self.lock();
+        let admitted = match state.admit(Destination::Topic(slot), Purpose::Publish)? {
+            Ok(admitted) => admitted,
+            Err(lacking) => return Ok(Err(lacking)),
+        };
+        let bytes = loan.len();
+        admitted.check(bytes)?;
+        if let Some(pages) = loan.take_pages() {
+            state.outgoing.push_loan(admitted.topic, admitted.client, pages, bytes, &self.pool);
+        }
+        let ring = std::mem::take(&mut state.writer_idle);
+        drop(state);
+        self.ring(ring);
+        Ok(Ok(()))
     }
 
     /// Answers a request however much waits already: a short answer that must not be forgotten.
@@ -190,7 +251,7 @@ impl Shared {
         }
     }
 
-    fn ring(&self, ring: bool) {
+    pub(super) fn ring(&self, ring: bool) {
         if ring {
             self.work.notify_one();
         }
@@ -215,7 +276,19 @@ impl State {
         destination: Destination<'_>,
         outbound: Outbound<'_>,
     ) -> Result<std::result::Result<bool, Lacking>> {
-        let (client, max) = match &self.phase {
+        let admitted = match self.admit(destination, outbound.purpose())? {
+            Ok(admitted) => admitted,
+            Err(lacking) => return Ok(Err(lacking)),
+        };
+        let metadata = outbound.metadata(admitted.client)?;
+        admitted.check(metadata.len() + outbound.payload.len())?;
+        self.append(admitted.topic, admitted.client, &metadata, outbound);
+        Ok(Ok(std::mem::take(&mut self.writer_idle)))
+    }
+
+    /// What a message needs to be appended now, or what it is lacking.
+    fn admit(&self, destination: Destination<'_>, purpose: Purpose) -> Result<std::result::Result<Admitted, Lacking>> {
+        let (client, message_bytes_max) = match &self.phase {
             Phase::Up { client, message_bytes_max } => (*client, *message_bytes_max),
             Phase::Down => match destination {
                 Destination::Topic(_) => return Ok(Err(Lacking::Connection)),
@@ -225,7 +298,7 @@ impl State {
             Phase::Closed(error) => return Err(error.clone()),
         };
         let topic = match destination {
-            Destination::Topic(slot) => match slot.id(outbound.purpose()) {
+            Destination::Topic(slot) => match slot.id(purpose) {
                 Some(id) => id,
                 None => return Ok(Err(Lacking::Declaration)),
             },
@@ -235,13 +308,7 @@ impl State {
         if !self.outgoing.has_room() {
             return Ok(Err(Lacking::Room));
         }
-        let metadata = outbound.metadata(client)?;
-        let bytes = (metadata.len() + outbound.payload.len()) as u64;
-        if bytes > max {
-            return Err(Error::TooLarge { bytes, max });
-        }
-        self.append(topic, client, &metadata, outbound);
-        Ok(Ok(std::mem::take(&mut self.writer_idle)))
+        Ok(Ok(Admitted { topic, client, message_bytes_max }))
     }
 
     fn append(&mut self, topic: TopicId, sender: InstanceId, metadata: &[u8], outbound: Outbound<'_>) {

@@ -18,10 +18,6 @@ use tokio::net::unix::pipe;
 
 use crate::error::{Error, Result};
 
-/// What a pipe grows to. The kernel would allow 1 MiB, but all pipes of a user together get 64 MiB by default, and new
-/// ones only 8 KiB once that is used up (pipe(7), pipe-user-pages-soft): a quarter leaves room for 256 busy pipes.
-const PIPE_BYTES: usize = 256 * 1024;
-
 /// How long to wait before knocking again on a door that is full: the broker is busy letting others in.
 const DOOR_RETRY: Duration = Duration::from_millis(2);
 
@@ -96,10 +92,16 @@ impl Attempt {
     }
 }
 
-/// Makes a pipe that was full larger, once: each time it is full costs a switch between processes. The kernel may refuse,
-/// as when this user has many large pipes already (pipe(7), pipe-user-pages-soft); then it stays as it is.
-pub(crate) fn grow(pipe: &impl AsFd) {
-    let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES);
+/// Makes a pipe hold `bytes`, or as much less as the system allows: not more than fs.pipe-max-size, and nothing if this user
+/// has many large pipes already (pipe(7), pipe-user-pages-soft). Makes none smaller.
+pub(crate) fn grow(pipe: &impl AsFd, bytes: usize) {
+    let now = rustix::pipe::fcntl_getpipe_size(pipe).unwrap_or(bytes);
+    let sizes = std::iter::successors(Some(bytes), |bytes| Some(bytes / 2));
+    for bytes in sizes.take_while(|bytes| *bytes > now) {
+        if rustix::pipe::fcntl_setpipe_size(pipe, bytes).is_ok() {
+            return;
+        }
+    }
 }
 
 /// What the session bus's place depends on.

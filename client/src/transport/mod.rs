@@ -3,4 +3,11 @@
 #[cfg(unix)]
 mod fifo;
 #[cfg(unix)]
+mod splice;
+
+#[cfg(unix)]
 pub(crate) use fifo::{Attempt, Reader, Writer, grow, surroundings};
+#[cfg(unix)]
+pub(crate) use splice::lend;
+#[cfg(all(test, unix))]
+pub(crate) mod fake;
