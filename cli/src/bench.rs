@@ -73,7 +73,7 @@ async fn measure_flow(
     let sides = [flow.publishers.unwrap_or(publishers), flow.subscribers.unwrap_or(subscribers)];
     let size = flow.common.size();
     let relay = flow.relay.unwrap_or(Relay::suiting(size));
-    let on_bus = async || venue.flow(stage, sides, size).await;
+    let on_bus = async || venue.flow(stage, sides, size, flow.loan).await;
     let on_yardstick = async |yardstick: &Yardstick<'_>| yardstick.flow(sides, size, relay, flow.feed).await;
     let (crowd, _) = Crowd::connect(stage, &venue, flow.idle_instances).await?;
     let (bus, yardstick) = rounds(stage, &flow.common, size, on_bus, on_yardstick).await?;

@@ -32,6 +32,9 @@ const DRAIN_WAIT: Duration = Duration::from_millis(50);
 /// How much is taken then: what a client's pipe may hold, of any size that its user can give it.
 const DRAIN_BYTES_MAX: u64 = 1024 * 1024;
 
+/// How much is taken from one client before others have their turn: about 100 microseconds' worth.
+const TURN_BYTES_MAX: u64 = 256 * 1024;
+
 /// How long a client that is told to go may take to read why.
 pub(crate) const FAREWELL_WAIT: Duration = Duration::from_secs(1);
 
@@ -245,6 +248,7 @@ async fn read_loop(inlet: &mut Inlet, buffer: &mut ReadBuffer, reader: &mut Read
     // Once the shutdown has begun: until when more is waited for, and how much had been read by then. What is there is taken,
     // up to what a pipe can hold: a client that never stops is not read for ever.
     let mut drain: Option<(Instant, u64)> = None;
+    let mut turn = inlet.bytes_in();
     let mut draining = std::pin::pin!(shutdown.reached(Phase::Draining));
     loop {
         match inlet.take_in(buffer, reader).await {
@@ -271,6 +275,11 @@ async fn read_loop(inlet: &mut Inlet, buffer: &mut ReadBuffer, reader: &mut Read
         match read {
             Ok(bytes @ 1..) => inlet.count_read(bytes),
             _ => return Ended::Gone,
+        }
+        // Whoever floods the broker shares its thread with others.
+        if inlet.bytes_in() - turn > TURN_BYTES_MAX {
+            turn = inlet.bytes_in();
+            tokio::task::yield_now().await;
         }
     }
 }

@@ -43,7 +43,8 @@ Exit codes: 1 if a message was lost, others as in the help of pipebus.
 Examples:
   pipebus bench throughput --size 1024 --seconds 5
   pipebus bench mesh --publishers 2 --subscribers 2 --rounds 3
-  pipebus bench throughput --size 65536 --yardstick --relay copy --json | jq .ratio";
+  pipebus bench throughput --size 65536 --yardstick --relay copy --json | jq .ratio
+  pipebus bench throughput --size 1048576 --loan --yardstick --feed vmsplice";
 
 /// Publishers publish as fast as they may.
 #[derive(Debug, Args)]
@@ -58,6 +59,9 @@ pub(crate) struct Flow {
     /// Have so many instances connected meanwhile that do nothing
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u32).range(0..=INSTANCES_MAX))]
     pub(crate) idle_instances: u32,
+    /// Publish from memory that is lent to the pipe, filled anew for each message, instead of publishing a copy
+    #[arg(long)]
+    pub(crate) loan: bool,
     #[command(flatten)]
     pub(crate) common: Common,
     /// How the yardstick's relay moves bytes [default: copy below 32 KiB, splice from there]

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Part {
     /// Publishes as fast as it may.
-    Publisher { topic: String, size: usize },
+    Publisher { topic: String, size: usize, loan: bool },
     /// Takes what comes.
     Subscriber { pattern: String },
     /// Publishes, and waits for the answer before it publishes again.
@@ -54,7 +54,9 @@ pub(crate) enum Part {
 /// Plays a part to its end.
 pub(crate) fn run(bus: &Address, part: &Part) -> Result<(), Failure> {
     match part {
-        Part::Publisher { topic, size } => on_bus(bus, async |client| publisher::play(client, topic, *size).await),
+        Part::Publisher { topic, size, loan } => {
+            on_bus(bus, async |client| publisher::play(client, topic, *size, *loan).await)
+        }
         Part::Subscriber { pattern } => on_bus(bus, async |client| subscriber::play(client, pattern).await),
         Part::Ping { ping, pong, size } => on_bus(bus, async |client| ping::ping(client, ping, pong, *size).await),
         Part::Pong { ping, pong } => on_bus(bus, async |client| ping::pong(client, ping, pong).await),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipebus_client::{Client, Delivery, Error, InstanceId, Subscription};
+use pipebus_client::{Arrival, Client, Error, InstanceId, Subscription};
 
 use crate::bench::meter::{Account, Cues, Meter, Schedule, Tally, say};
 use crate::failure::Failure;
@@ -26,13 +26,14 @@ pub(super) async fn play(client: &Client, pattern: &str) -> Result<(), Failure> 
 /// What is measured. Returns when the subscription ends.
 async fn receive(subscription: &mut Subscription, meter: &Meter, order: &mut Order) -> Result<(), Failure> {
     let mut received = 0;
-    while let Some(delivery) = subscription.next().await {
+    while let Some(arrival) = subscription.next_run().await {
         // What a gap tells of is missing in the count as well.
-        if let Delivery::Message(message) = delivery {
-            order.check(message.sender().id, message.sequence);
+        let Arrival::Run(run) = arrival else { continue };
+        for message in run.iter() {
+            order.check(run.sender().id, message.sequence);
             received += 1;
-            meter.set(received);
         }
+        meter.set(received);
     }
     Err(subscription.error().unwrap_or(Error::Disconnected).into())
 }

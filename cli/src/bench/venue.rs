@@ -59,8 +59,9 @@ impl Venue {
         stage: &Stage,
         [publishers, subscribers]: [u32; 2],
         size: usize,
+        loan: bool,
     ) -> Result<Cast, Failure> {
-        let publisher = |number| Part::Publisher { topic: format!("{}/{number}", self.prefix), size };
+        let publisher = |number| Part::Publisher { topic: format!("{}/{number}", self.prefix), size, loan };
         let subscriber = Part::Subscriber { pattern: format!("{}/*", self.prefix) };
         self.cast(stage, (0..publishers).map(publisher), (0..subscribers).map(|_| subscriber.clone())).await
     }
