@@ -67,11 +67,11 @@ impl Endpoint {
     pub(crate) async fn establish(&self) -> Result<Established> {
         let handshake = async {
             let hello = Control::Hello { version: PROTOCOL_VERSION, name: self.name.clone() };
-            let attempt = Attempt::prepare(&self.place, &encode_control(&hello))?;
+            let mut attempt = Attempt::prepare(&self.place, &encode_control(&hello))?;
             attempt.knock(&self.place).await?;
-            let Attempt { mut reader, writer, .. } = attempt;
             let mut buffer = BytesMut::new();
-            let welcome = read_welcome(&mut reader, &mut buffer).await?;
+            let welcome = read_welcome(&mut attempt.reader, &mut buffer).await?;
+            let (reader, writer) = attempt.open()?;
             Ok(Established { reader, writer, buffer, welcome })
         };
         let timed_out = Error::TimedOut { doing: "waiting for the broker to answer a knock", after: self.timeout };

@@ -214,3 +214,31 @@ fn a_flood_at_the_door_does_not_keep_the_broker_from_ending() {
     flood.join().unwrap();
     assert!(ended.success() && start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
+
+#[tokio::test]
+async fn a_client_whose_pipe_is_full_sleeps() {
+    let bus = TestBus::start();
+    let mut publishers = Vec::new();
+    // Several, for it was chance whether a pipe was looked at before the broker had opened it.
+    for _ in 0..16 {
+        let client = bus.client().await;
+        let publisher = client.publisher("full").unwrap();
+        publisher.publish("").await.unwrap();
+        publishers.push(publisher);
+    }
+    bus.broker().signal(Signal::STOP);
+    let stat = format!("/proc/{}/stat", bus.broker().0.id());
+    wait_until("the broker to stop", async || std::fs::read_to_string(&stat).unwrap().contains(") T ")).await;
+    for publisher in &publishers {
+        while tokio::time::timeout(Duration::from_millis(20), publisher.publish(vec![0; 1000])).await.is_ok() {}
+    }
+    // Of this thread, on which all clients run.
+    let on_processor = || {
+        let times = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        Duration::from_nanos(times.split(' ').next().unwrap().parse().unwrap())
+    };
+    let before = on_processor();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let used = on_processor() - before;
+    assert!(used < Duration::from_millis(100), "waiting took {used:?} of the processor's time");
+}

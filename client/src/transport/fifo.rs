@@ -30,10 +30,12 @@ pub(crate) type Writer = pipe::Sender;
 /// A pair of FIFOs that waits for the broker. Dropped, it removes their names, if the broker has not yet.
 pub(crate) struct Attempt {
     pub(crate) reader: Reader,
-    pub(crate) writer: Writer,
+    /// Not a [`Writer`] yet: until the broker has opened its end, the pipe counts as closed, and tokio would never forget
+    /// that. It would then try again and again to write to a pipe that is full, rather than wait.
+    writer: OwnedFd,
     door: OwnedFd,
     knock: Knock,
-    _names: Names,
+    names: Names,
 }
 
 struct Names([PathBuf; 2]);
@@ -70,11 +72,18 @@ impl Attempt {
             .map_err(|errno| failed("lock", up, errno))?;
         Ok(Attempt {
             reader: Reader::from_owned_fd(reader).map_err(|e| Error::system("read from", down, e))?,
-            writer: Writer::from_owned_fd(writer).map_err(|e| Error::system("write to", up, e))?,
+            writer,
             door,
             knock: Knock::new(id),
-            _names: names,
+            names,
         })
+    }
+
+    /// The broker has answered: both ends are open.
+    pub(crate) fn open(self) -> Result<(Reader, Writer)> {
+        let [up, _] = &self.names.0;
+        let writer = Writer::from_owned_fd(self.writer).map_err(|error| Error::system("write to", up, error))?;
+        Ok((self.reader, writer))
     }
 
     /// Tells the broker. Then it answers on `reader`.
