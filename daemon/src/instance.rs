@@ -211,13 +211,18 @@ async fn write_batch(writer: &Writer, outbox: &Outbox, batch: &mut Vec<Bytes>) -
                 outbox.written(bytes);
                 done += advance(&mut batch[done..], bytes);
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => writer.writable().await?,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                writer.writable().await?;
+                written = writer.try_io(|| write_some(writer, &batch[done..]));
+                continue;
+            }
             Err(error) => return Err(error),
         }
         if done == batch.len() {
             break;
         }
-        written = writer.try_io(|| write_some(writer, &batch[done..]));
+        // Not through tokio, which may have been told that the pipe is full though it was another that was empty.
+        written = write_some(writer, &batch[done..]);
     }
     batch.clear();
     Ok(())
