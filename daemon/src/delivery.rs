@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::core::queue::{Introductions, Pushed};
 use crate::core::routes::Target;
-use crate::loans::Loan;
+use crate::loans::{Lent, Loan};
 use crate::outbox::{Direct, Outbox};
 use crate::relay::{self, Scratch};
 use crate::transport::Reader;
@@ -47,13 +47,92 @@ pub(crate) struct Large<'a> {
     pub(crate) loan: Option<&'a Arc<Loan>>,
 }
 
-/// A subscriber that did not take all of a large frame at once.
+/// A subscriber that did not take all of a large frame at once. Dropped, it gets what it lacks of a frame that it has the
+/// beginning of as a copy: the publisher's reader may end while it waits.
 pub(crate) struct Laggard<'a> {
     target: &'a Target<Arc<Outbox>>,
+    large: Large<'a>,
     direct: Option<Direct<'a>>,
     taken: usize,
-    /// How much of that is no longer in the publisher's pipe; nobody else needs it.
-    moved: usize,
+    source: Source,
+    /// Lent for this frame, and not before.
+    lent: Option<&'a Arc<Loan>>,
+}
+
+/// Where what a laggard lacks is.
+enum Source {
+    /// The whole rest of the frame is in the publisher's pipe, for others too.
+    Shared,
+    /// What it lacks comes next in the publisher's pipe.
+    Own,
+    /// What it lacks is in here.
+    Scratch(Scratch),
+}
+
+impl Large<'_> {
+    fn bytes(&self) -> usize {
+        self.beginning.len() + self.in_pipe
+    }
+
+    /// What comes behind the first `taken` bytes; the pipe keeps it.
+    fn peek(&self, taken: usize) -> Bytes {
+        let in_pipe = match Scratch::with_part_of(self.pipe, 0, self.in_pipe) {
+            Some(scratch) => {
+                let read = relay::read_rest(scratch.pipe(), self.in_pipe);
+                scratch.give_back(0);
+                read
+            }
+            None => vec![0; self.in_pipe],
+        };
+        Bytes::from([self.beginning, &in_pipe].concat()).slice(taken..)
+    }
+}
+
+impl Laggard<'_> {
+    /// Moves to it what it lacks, as it has room, until then.
+    async fn move_until(&mut self, until: Instant) {
+        let Some(direct) = &self.direct else { return };
+        let (writer, bytes) = (direct.writer(), self.large.bytes());
+        match &self.source {
+            Source::Scratch(scratch) => {
+                relay::move_until(scratch.pipe(), writer, bytes, &mut self.taken, until).await;
+            }
+            _ => relay::move_until(self.large.pipe, writer, bytes, &mut self.taken, until).await,
+        }
+    }
+
+    /// What it lacks, of which it has taken something.
+    fn take_rest(&mut self) -> Bytes {
+        let bytes = self.large.bytes() - self.taken;
+        match std::mem::replace(&mut self.source, Source::Shared) {
+            Source::Shared => self.large.peek(self.taken),
+            Source::Own => relay::read_rest(self.large.pipe, bytes).into(),
+            Source::Scratch(scratch) => {
+                let rest = relay::read_rest(scratch.pipe(), bytes);
+                scratch.give_back(0);
+                rest.into()
+            }
+        }
+    }
+
+    /// Lets others write to it, behind the rest of the frame if it has the beginning.
+    fn end(&mut self, rest: Bytes) {
+        let Some(direct) = self.direct.take() else { return };
+        // What it has got is a copy.
+        if let Some(loan) = self.lent.filter(|_| self.taken <= self.large.beginning.len()) {
+            self.target.to.loans.take_back(loan);
+        }
+        direct.end(self.taken, rest);
+    }
+}
+
+impl Drop for Laggard<'_> {
+    fn drop(&mut self) {
+        if self.direct.is_some() {
+            let rest = if self.taken > 0 { self.take_rest() } else { Bytes::new() };
+            self.end(rest);
+        }
+    }
 }
 
 impl<'a> Delivery<'a> {
@@ -84,31 +163,40 @@ impl<'a> Delivery<'a> {
     /// are none, it is out of the pipe.
     pub(crate) fn deliver_large(&mut self, large: &Large<'a>) -> Vec<Laggard<'a>> {
         let Large { span, beginning, pipe, in_pipe, loan } = *large;
-        let bytes = beginning.len() + in_pipe;
+        let bytes = large.bytes();
         let mut laggards = Vec::new();
         let mut left = in_pipe;
         for (index, target) in self.targets.iter().enumerate() {
-            let lent = loan.is_none_or(|loan| target.to.loans.lend(loan));
-            let direct = if lent { target.to.begin_direct(span, bytes, target.overflow) } else { None };
-            let Some(direct) = direct else {
-                laggards.push(Laggard { target, direct: None, taken: 0, moved: 0 });
+            let direct = target.to.begin_direct(span, bytes, target.overflow);
+            let mut laggard = Laggard { target, large: *large, direct, taken: 0, source: Source::Shared, lent: None };
+            let Some(direct) = &laggard.direct else {
+                laggards.push(laggard);
                 continue;
             };
-            let mut taken = direct.write(beginning);
-            let mut moved = 0;
-            if taken == beginning.len() {
+            match loan.map(|loan| target.to.loans.lend(loan)) {
+                Some(Lent::Refused) => {
+                    laggard.end(Bytes::new());
+                    laggards.push(laggard);
+                    continue;
+                }
+                Some(Lent::Now) => laggard.lent = loan,
+                Some(Lent::Before) | None => {}
+            }
+            laggard.taken = direct.write(beginning);
+            if laggard.taken == beginning.len() {
                 if laggards.is_empty() && index + 1 == self.targets.len() {
-                    moved = relay::move_to(pipe, direct.writer(), in_pipe);
-                    taken += moved;
+                    let moved = relay::move_to(pipe, direct.writer(), in_pipe);
+                    laggard.taken += moved;
+                    laggard.source = Source::Own;
                     left -= moved;
                 } else {
-                    taken += relay::share_with(pipe, direct.writer(), in_pipe);
+                    laggard.taken += relay::share_with(pipe, direct.writer(), in_pipe);
                 }
             }
-            if taken == bytes {
-                direct.end(bytes, Bytes::new());
+            if laggard.taken == bytes {
+                laggard.end(Bytes::new());
             } else {
-                laggards.push(Laggard { target, direct: Some(direct), taken, moved });
+                laggards.push(laggard);
             }
         }
         if laggards.is_empty() {
@@ -119,51 +207,47 @@ impl<'a> Delivery<'a> {
 
     /// Gives the laggards the rest: as pages to those who soon have room, as a copy in their queues to the others. Then the
     /// frame is out of the publisher's pipe.
+    ///
+    /// # Cancel safety
+    /// Cancelled, it leaves out those who have got nothing of the frame.
     pub(crate) async fn catch_up(mut self, large: &Large<'a>, laggards: Vec<Laggard<'a>>) {
         let Large { span, beginning, pipe, in_pipe, .. } = *large;
-        let bytes = beginning.len() + in_pipe;
         let deadline = Instant::now() + PATIENCE;
         let alone = laggards.len() == 1;
         let mut others = Vec::new();
-        for Laggard { target, direct, taken, moved } in laggards {
-            let direct = match direct {
-                Some(direct) if taken >= beginning.len() => direct,
-                other => {
-                    others.push((target, other, taken));
-                    continue;
-                }
-            };
-            relay::grow(direct.writer());
-            // Only who makes its publishers wait is waited for.
-            let until = if target.overflow == Overflow::Block { deadline } else { Instant::now() };
-            if alone {
-                relay::discard(pipe, taken - beginning.len() - moved);
-                let taken = taken + relay::move_until(pipe, direct.writer(), bytes - taken, until).await;
-                let rest = relay::read_rest(pipe, bytes - taken);
-                return direct.end(taken, rest.into());
-            }
-            let Some(scratch) = Scratch::with_part_of(pipe, taken - beginning.len(), in_pipe) else {
-                others.push((target, Some(direct), taken));
+        for mut laggard in laggards {
+            let Some(direct) = laggard.direct.as_ref().filter(|_| laggard.taken >= beginning.len()) else {
+                others.push(laggard);
                 continue;
             };
-            let taken = taken + relay::move_until(scratch.pipe(), direct.writer(), bytes - taken, until).await;
-            let rest = relay::read_rest(scratch.pipe(), bytes - taken);
-            direct.end(taken, rest.into());
-            scratch.give_back(0);
+            relay::grow(direct.writer());
+            if let (true, Source::Shared) = (alone, &laggard.source) {
+                relay::discard(pipe, laggard.taken - beginning.len());
+                laggard.source = Source::Own;
+            } else if !alone {
+                let Some(scratch) = Scratch::with_part_of(pipe, laggard.taken - beginning.len(), in_pipe) else {
+                    others.push(laggard);
+                    continue;
+                };
+                laggard.source = Source::Scratch(scratch);
+            }
+            // Only who makes its publishers wait is waited for.
+            let until = if laggard.target.overflow == Overflow::Block { deadline } else { Instant::now() };
+            laggard.move_until(until).await;
+            if alone {
+                return;
+            }
         }
         if others.is_empty() {
             return relay::discard(pipe, in_pipe);
         }
         let frame = Bytes::from([beginning, &relay::read_rest(pipe, in_pipe)].concat());
-        for (target, direct, taken) in others {
-            match direct {
-                Some(direct) if taken > 0 => direct.end(taken, frame.slice(taken..)),
-                untouched => {
-                    if let Some(direct) = untouched {
-                        direct.end(0, Bytes::new());
-                    }
-                    self.push(target, Span { bytes: frame.clone(), ..span.clone() });
-                }
+        for mut laggard in others {
+            if laggard.taken > 0 {
+                laggard.end(frame.slice(laggard.taken..));
+            } else {
+                laggard.end(Bytes::new());
+                self.push(laggard.target, Span { bytes: frame.clone(), ..span.clone() });
             }
         }
         self.wait().await;

@@ -106,6 +106,8 @@ enum Ended {
     Violation(Refused),
     /// All that was there when the shutdown began has been read.
     Drained,
+    /// The client is to be disconnected.
+    Kicked,
 }
 
 /// Moves frames both ways until the client has gone. Returns why, for the log.
@@ -127,11 +129,7 @@ async fn relay(
             ended = &mut read => ended,
             // It still waits for somebody's room; what it has read so far is all that there is time for.
             () = shutdown.reached(Phase::Closing) => Ended::Drained,
-            () = outbox.kicked() => {
-                // It may be too slow even for a farewell.
-                let farewell = Box::pin(timeout(FAREWELL_WAIT, write)).await.ok().flatten();
-                return farewell.map_or("disconnected, and did not read why", cause);
-            }
+            () = outbox.kicked() => Ended::Kicked,
             farewell = &mut write => {
                 // Whatever the client has written before it closed its other pipe is still routed.
                 let _ = Box::pin(timeout(FAREWELL_WAIT, read)).await;
@@ -165,6 +163,11 @@ async fn take_leave(
                 farewell = &mut write => return farewell.map_or("the client's pipe is closed", cause),
             }
             (Farewell::Shutdown, patience_max)
+        }
+        Ended::Kicked => {
+            // It may be too slow even for a farewell.
+            let farewell = timeout(FAREWELL_WAIT, write).await.ok().flatten();
+            return farewell.map_or("disconnected, and did not read why", cause);
         }
     };
     outbox.close(farewell);

@@ -37,9 +37,7 @@ pub(crate) fn move_to<T>(_: &T, _: &Writer, _: usize) -> usize {
     0
 }
 
-pub(crate) async fn move_until<T>(_: &T, _: &Writer, _: usize, _: Instant) -> usize {
-    0
-}
+pub(crate) async fn move_until<T>(_: &T, _: &Writer, _: usize, _: &mut usize, _: Instant) {}
 
 pub(crate) fn discard<T>(_: &T, _: usize) {}
 

@@ -114,19 +114,20 @@ pub(crate) fn move_to(pipe: &impl AsFd, writer: &Writer, bytes: usize) -> usize 
     moved(rustix::pipe::splice(pipe, None, writer, None, bytes, SpliceFlags::NONBLOCK))
 }
 
-/// The same, as the other has room, until then. Returns how many bytes were moved.
-pub(crate) async fn move_until(pipe: &impl AsFd, writer: &Writer, bytes: usize, until: Instant) -> usize {
-    let mut moved = 0;
-    while moved < bytes {
+/// The same, as the other has room, until then or until it has `taken` so many `bytes`.
+///
+/// # Cancel safety
+/// What is moved is counted.
+pub(crate) async fn move_until(pipe: &impl AsFd, writer: &Writer, bytes: usize, taken: &mut usize, until: Instant) {
+    while *taken < bytes {
         // Told that it would block, tokio waits until there is room.
-        let more = || Some(move_to(pipe, writer, bytes - moved)).filter(|more| *more > 0).ok_or(WouldBlock.into());
-        moved += writer.try_io(more).unwrap_or(0);
+        let more = || Some(move_to(pipe, writer, bytes - *taken)).filter(|more| *more > 0).ok_or(WouldBlock.into());
+        *taken += writer.try_io(more).unwrap_or(0);
         let ready = timeout_at(until, writer.ready(Interest::WRITABLE)).await;
         if !ready.is_ok_and(|ready| ready.is_ok_and(|ready| !ready.is_write_closed())) {
             break;
         }
     }
-    moved
 }
 
 /// What is not moved goes through memory: nothing is lost if the kernel does not know how.
