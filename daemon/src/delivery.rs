@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pipebus_proto::control::Overflow;
+use pipebus_proto::control::{Identity, Overflow};
 use pipebus_proto::splitter::Span;
 use tokio::time::Instant;
 
@@ -45,6 +45,9 @@ pub(crate) struct Large<'a> {
     /// How many bytes of it are in the pipe.
     pub(crate) in_pipe: usize,
     pub(crate) loan: Option<&'a Arc<Loan>>,
+    /// Whose it is. Only the same user gets pages: whoever fills a pipe decides how it is read (pipe(7), O_DIRECT: a packet that
+    /// is read in part is lost), and pages take that with them to where the frames of others follow.
+    pub(crate) owner: &'a Identity,
 }
 
 /// A subscriber that did not take all of a large frame at once. Dropped, it gets what it lacks of a frame that it has the
@@ -162,12 +165,13 @@ impl<'a> Delivery<'a> {
     /// Delivers a frame whose rest is in its publisher's pipe to all who take it at once. Returns those who did not; if there
     /// are none, it is out of the pipe.
     pub(crate) fn deliver_large(&mut self, large: &Large<'a>) -> Vec<Laggard<'a>> {
-        let Large { span, beginning, pipe, in_pipe, loan } = *large;
+        let Large { span, beginning, pipe, in_pipe, loan, owner } = *large;
         let bytes = large.bytes();
         let mut laggards = Vec::new();
         let mut left = in_pipe;
         for (index, target) in self.targets.iter().enumerate() {
-            let direct = target.to.begin_direct(span, bytes, target.overflow);
+            let may = target.to.owner == *owner;
+            let direct = if may { target.to.begin_direct(span, bytes, target.overflow) } else { None };
             let mut laggard = Laggard { target, large: *large, direct, taken: 0, source: Source::Shared, lent: None };
             let Some(direct) = &laggard.direct else {
                 laggards.push(laggard);

@@ -168,7 +168,8 @@ impl Inlet {
         trace!(topic = span.topic.0, bytes = beginning.len() + in_pipe, "moving");
         match way {
             Way::Subscribers(route) => {
-                let large = Large { span: &span, beginning, pipe: reader, in_pipe, loan: loan.as_ref() };
+                let owner = &self.outbox.owner.clone();
+                let large = Large { span: &span, beginning, pipe: reader, in_pipe, loan: loan.as_ref(), owner };
                 let mut delivery = self.delivery(&route);
                 let laggards = delivery.deliver_large(&large);
                 if !laggards.is_empty() {

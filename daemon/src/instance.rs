@@ -53,7 +53,7 @@ pub(crate) async fn serve<H>(broker: Arc<Broker>, arrived: Arrived, handshake: H
     })
     .await;
     let late = Refused::new(Reason::Protocol, "no Hello came within the handshake time-out");
-    let outbox = Arc::new(Outbox::new(&broker.config.limits(), writer));
+    let outbox = Arc::new(Outbox::new(&broker.config.limits(), writer, peer.identity.clone()));
     let let_in = hello.unwrap_or(Err(late)).and_then(|name| {
         let id = broker.connect(peer.clone(), name.clone(), outbox.clone())?;
         Ok((id, name))

@@ -193,7 +193,7 @@ async fn an_instance_is_small_while_it_waits() {
 async fn a_batch_of_many_pieces_is_written_though_tokio_believes_that_the_pipe_is_full() {
     let (writer, mut down) = pipe::pipe().unwrap();
     let (other, _down) = pipe::pipe().unwrap();
-    let outbox = Outbox::new(&Config::default().limits(), other);
+    let outbox = Outbox::new(&Config::default().limits(), other, Identity::Unix { uid: 1 });
     writer.writable().await.unwrap();
     writer.try_io::<()>(|| Err(std::io::ErrorKind::WouldBlock.into())).unwrap_err();
     let mut batch = vec![Bytes::from_static(b"x"); PIECES_MAX + 1];
