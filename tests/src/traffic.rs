@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pipebus_proto::control::{Control, Overflow, Welcome};
+use pipebus_proto::control::{Control, Farewell, Overflow, Welcome};
 use pipebus_proto::frame::{BODY_BYTES_MAX, Flags, Kind, Part};
 use pipebus_proto::splitter::Frame;
 use pipebus_proto::topic::{InstanceId, TopicId};
@@ -136,6 +136,8 @@ pub struct Subscriber {
     pub lost: u64,
     /// Senders that have gone.
     pub gone: Vec<InstanceId>,
+    /// Why the broker has said goodbye, if it has.
+    pub goodbye: Option<Farewell>,
 }
 
 /// A message, put together.
@@ -162,7 +164,14 @@ impl Subscriber {
     pub fn new(bus: &TestBus, pattern: &str, overflow: Overflow) -> Subscriber {
         let (mut client, _) = RawClient::connect(&bus.place());
         client.subscribe(pattern, overflow);
-        Subscriber { client, unfinished: BTreeMap::new(), last: BTreeMap::new(), lost: 0, gone: Vec::new() }
+        Subscriber {
+            client,
+            unfinished: BTreeMap::new(),
+            last: BTreeMap::new(),
+            lost: 0,
+            gone: Vec::new(),
+            goodbye: None,
+        }
     }
 
     /// The next message; `None` at the end, which must not be within a frame.
@@ -203,6 +212,7 @@ impl Subscriber {
         if head.kind == Kind::Control {
             match decode_control(&frame.body).unwrap() {
                 Control::Gap { messages, .. } => self.lost += messages,
+                Control::Goodbye { cause } => self.goodbye = Some(cause),
                 Control::Abort { sender } => assert!(self.unfinished.remove(&sender).is_some(), "nothing to abort"),
                 Control::SenderGone { sender } => {
                     self.unfinished.remove(&sender);

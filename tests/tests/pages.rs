@@ -4,14 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a failing helper fails its test, which is its job")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use pipebus_proto::control::Overflow;
-use pipebus_proto::frame::{Flags, HEAD_BYTES};
-use pipebus_tests::TestBus;
+use pipebus_proto::control::{Control, Farewell, Overflow};
+use pipebus_proto::frame::{Flags, HEAD_BYTES, PROTOCOL_VERSION};
+use pipebus_tests::raw::RawClient;
 use pipebus_tests::traffic::{Calm, Chance, Publisher, Subscriber, payload};
+use pipebus_tests::{TestBus, wait_for};
 
 const SIZES: [usize; 5] = [64 * 1024, 100_000, 3, 256 * 1024, 40_000];
 
@@ -254,4 +255,72 @@ fn a_subscriber_that_reads_nothing_slows_only_publishers_of_its_topic() {
     });
     drop((stuck, reading, free));
     calm.comes_back(&bus);
+}
+
+#[test]
+fn two_thousand_idle_instances_disturb_no_traffic() {
+    const IDLE: usize = 2000;
+    let bus = TestBus::start_with(&["log.filter=info"]);
+    let calm = Calm::of(&bus);
+    let mut idle = Vec::new();
+    while idle.len() < IDLE {
+        let mut arriving: Vec<RawClient> = (0..100).map(|_| RawClient::prepare(&bus.place())).collect();
+        for client in &arriving {
+            client.say(&Control::Hello { version: PROTOCOL_VERSION, name: "idle".to_owned() });
+            client.knock();
+        }
+        for client in &mut arriving {
+            assert!(matches!(client.hear(), Some(Control::Welcome(_))));
+        }
+        idle.extend(arriving);
+    }
+    let mut publisher = Publisher::new(&bus, "a");
+    let mut subscribers = [0, 1].map(|_| Subscriber::new(&bus, "a", Overflow::Block));
+    for number in 1..=200 {
+        let content = payload(number, SIZES[usize::try_from(number).unwrap() % SIZES.len()]);
+        publisher.send(&content);
+        subscribers.iter_mut().for_each(|subscriber| subscriber.expect(number, &content));
+    }
+    drop((idle, publisher, subscribers));
+    calm.comes_back(&bus);
+}
+
+#[test]
+fn a_shutdown_amid_large_messages_leaves_whole_frames_and_a_goodbye() {
+    for round in 0..4 {
+        let mut bus = TestBus::start();
+        let subscribers = [0, 1, 2].map(|_| Subscriber::new(&bus, "a", Overflow::Block));
+        let mut publishers = [0, 1].map(|_| Publisher::new(&bus, "a"));
+        let (begun, ends) = (AtomicU64::new(0), AtomicBool::new(false));
+        let (begun, ends) = (&begun, &ends);
+        thread::scope(|scope| {
+            for publisher in &mut publishers {
+                scope.spawn(move || {
+                    let mut chance = Chance(round + 1);
+                    let goes_on = || !ends.load(Ordering::SeqCst);
+                    while goes_on() {
+                        let bytes = publisher.next(&payload(publisher.sequence + 1, 30_000 + chance.below(200_000)));
+                        if !publisher.client.write_while(&bytes, goes_on) {
+                            break;
+                        }
+                    }
+                });
+            }
+            let readers = subscribers.map(|mut subscriber| {
+                scope.spawn(move || {
+                    while let Some(message) = subscriber.next_message() {
+                        assert!(message.payload == payload(message.sequence, message.payload.len()), "{message:?}");
+                        begun.fetch_add(1, Ordering::SeqCst);
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    assert_eq!((subscriber.goodbye, subscriber.lost), (Some(Farewell::Shutdown), 0));
+                })
+            });
+            wait_for("traffic", || (begun.load(Ordering::SeqCst) > 50).then_some(()));
+            let mut broker = bus.terminate_broker();
+            readers.into_iter().for_each(|reader| reader.join().unwrap());
+            ends.store(true, Ordering::SeqCst);
+            assert!(broker.wait().success());
+        });
+    }
 }
