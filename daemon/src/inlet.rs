@@ -169,7 +169,9 @@ impl Inlet {
         trace!(topic = span.topic.0, bytes = beginning.len() + in_pipe, "moving");
         match way {
             Way::Subscribers(route) => {
-                let large = Large { span: &span, beginning, pipe: reader, in_pipe, loan: loan.as_ref() };
+                let own = self.outbox.clone();
+                let (loan, owner) = (loan.as_ref(), &own.owner);
+                let large = Large { span: &span, beginning, pipe: reader, in_pipe, loan, owner };
                 let mut delivery = self.delivery(&route);
                 if let Some(laggards) = delivery.deliver_large(large) {
                     Box::pin(delivery.catch_up(laggards)).await;

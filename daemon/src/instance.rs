@@ -53,7 +53,7 @@ pub(crate) async fn serve<H>(broker: Arc<Broker>, arrived: Arrived, handshake: H
     })
     .await;
     let late = Refused::new(Reason::Protocol, "no Hello came within the handshake time-out");
-    let outbox = Arc::new(Outbox::new(&broker.config.limits(), writer));
+    let outbox = Arc::new(Outbox::new(&broker.config.limits(), writer, peer.identity.clone()));
     let let_in = hello.unwrap_or(Err(late)).and_then(|name| {
         let id = broker.connect(peer.clone(), name.clone(), outbox.clone())?;
         Ok((id, name))
@@ -106,6 +106,8 @@ enum Ended {
     Violation(Refused),
     /// All that was there when the shutdown began has been read.
     Drained,
+    /// The client is to be disconnected.
+    Kicked,
 }
 
 /// Moves frames both ways until the client has gone. Returns why, for the log.
@@ -127,11 +129,7 @@ async fn relay(
             ended = &mut read => ended,
             // It still waits for somebody's room; what it has read so far is all that there is time for.
             () = shutdown.reached(Phase::Closing) => Ended::Drained,
-            () = outbox.kicked() => {
-                // It may be too slow even for a farewell.
-                let farewell = Box::pin(timeout(FAREWELL_WAIT, write)).await.ok().flatten();
-                return farewell.map_or("disconnected, and did not read why", cause);
-            }
+            () = outbox.kicked() => Ended::Kicked,
             farewell = &mut write => {
                 // Whatever the client has written before it closed its other pipe is still routed.
                 let _ = Box::pin(timeout(FAREWELL_WAIT, read)).await;
@@ -165,6 +163,11 @@ async fn take_leave(
                 farewell = &mut write => return farewell.map_or("the client's pipe is closed", cause),
             }
             (Farewell::Shutdown, patience_max)
+        }
+        Ended::Kicked => {
+            // It may be too slow even for a farewell.
+            let farewell = timeout(FAREWELL_WAIT, write).await.ok().flatten();
+            return farewell.map_or("disconnected, and did not read why", cause);
         }
     };
     outbox.close(farewell);
@@ -211,13 +214,18 @@ async fn write_batch(writer: &Writer, outbox: &Outbox, batch: &mut Vec<Bytes>) -
                 outbox.written(bytes);
                 done += advance(&mut batch[done..], bytes);
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => writer.writable().await?,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                writer.writable().await?;
+                written = writer.try_io(|| write_some(writer, &batch[done..]));
+                continue;
+            }
             Err(error) => return Err(error),
         }
         if done == batch.len() {
             break;
         }
-        written = writer.try_io(|| write_some(writer, &batch[done..]));
+        // Not through tokio, which may have been told that the pipe is full though it was another that was empty.
+        written = write_some(writer, &batch[done..]);
     }
     batch.clear();
     Ok(())

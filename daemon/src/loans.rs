@@ -34,22 +34,42 @@ impl Drop for Loan {
     }
 }
 
+/// What became of a message that was to be lent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lent {
+    /// The instance must get no pages of it: it has too many.
+    Refused,
+    /// It has been lent just now.
+    Now,
+    /// It was, with an earlier fragment.
+    Before,
+}
+
 /// What one instance has been lent and has not consumed, in the order in which it got it.
 #[derive(Debug, Default)]
 pub(crate) struct Loans(Mutex<VecDeque<Arc<Loan>>>);
 
 impl Loans {
-    /// Notes that the instance is about to get pages of this message; `false` if it must get none.
-    pub(crate) fn lend(&self, loan: &Arc<Loan>) -> bool {
+    /// Notes that the instance is about to get pages of this message, if it may.
+    pub(crate) fn lend(&self, loan: &Arc<Loan>) -> Lent {
         let mut loans = self.lock();
         if loans.back().is_some_and(|last| Arc::ptr_eq(last, loan)) {
-            return true;
+            return Lent::Before;
         }
         if loans.len() >= LOANS_MAX {
-            return false;
+            return Lent::Refused;
         }
         loans.push_back(loan.clone());
-        true
+        Lent::Now
+    }
+
+    /// It has got none, after [`Lent::Now`].
+    pub(crate) fn take_back(&self, loan: &Arc<Loan>) {
+        let mut loans = self.lock();
+        if let Some(at) = loans.iter().rposition(|lent| Arc::ptr_eq(lent, loan)) {
+            // Not the last: the caller has one.
+            drop(loans.remove(at));
+        }
     }
 
     /// The instance says that it has read all messages of the sender up to this one.

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use pipebus_proto::control::{Control, Farewell, Overflow, RELEASED_MAX};
+use pipebus_proto::control::{Control, Farewell, Identity, Overflow, RELEASED_MAX};
 use pipebus_proto::splitter::Span;
 use pipebus_proto::topic::{InstanceId, TopicId};
 use pipebus_proto::wire::encode_control;
@@ -51,6 +51,8 @@ pub(crate) struct Outbox {
     kick: Notify,
     /// How much is taken from the queue at once.
     batch_bytes: usize,
+    /// Whose instance it is.
+    pub(crate) owner: Identity,
     /// What others have lent to this instance.
     pub(crate) loans: Loans,
     /// What has passed.
@@ -103,7 +105,7 @@ pub(crate) enum Next {
 }
 
 impl Outbox {
-    pub(crate) fn new(limits: &Limits, writer: Writer) -> Outbox {
+    pub(crate) fn new(limits: &Limits, writer: Writer, owner: Identity) -> Outbox {
         let state = State {
             queue: Queue::new(limits.queue_bytes_max, limits.stall_timeout, Instant::now().into_std()),
             writer: Some(writer),
@@ -121,6 +123,7 @@ impl Outbox {
             turn: tokio::sync::Mutex::new(()),
             kick: Notify::new(),
             batch_bytes: BATCH_BYTES_MAX.min(limits.queue_bytes_max / 4).max(1),
+            owner,
             loans: Loans::default(),
             counters: Counters::default(),
         }

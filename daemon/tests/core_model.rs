@@ -1,8 +1,8 @@
 //! The routing core against a naive model: random clients do random things, and each gets what it should, in order, whole,
 //! and is told of what it lost.
 //!
-//! Around the core is what the shell does: effects are carried out in their order, and a publisher of which a span did
-//! not fit somewhere does nothing else until it does.
+//! Around the core is what the shell does: effects are carried out in their order, a publisher of which a span did not fit
+//! somewhere does nothing else until it does, and what can be written at once is, past the queue.
 
 #![allow(clippy::unwrap_used, reason = "in a test, what should be there and is not is a failure")]
 
@@ -39,10 +39,10 @@ enum Step {
     Retract { client: u8, topic: u8 },
     Subscribe { client: u8, pattern: u8, overflow: Overflow },
     Unsubscribe { client: u8, subscription: u8 },
-    Publish { client: u8, topic: u8, payloads: Vec<u8> },
-    Begin { client: u8, topic: u8, fragments: Vec<u8> },
-    Continue { client: u8 },
-    Retry { client: u8 },
+    Publish { client: u8, topic: u8, payloads: Vec<u8>, luck: u16 },
+    Begin { client: u8, topic: u8, fragments: Vec<u8>, luck: u16 },
+    Continue { client: u8, luck: u16 },
+    Retry { client: u8, luck: u16 },
     Ping { client: u8 },
     Take { client: u8, bytes_max: usize },
     Read { client: u8, bytes: usize },
@@ -65,12 +65,12 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (client(), any::<u8>(), overflow)
             .prop_map(|(client, pattern, overflow)| Step::Subscribe { client, pattern, overflow }),
         1 => (client(), any::<u8>()).prop_map(|(client, subscription)| Step::Unsubscribe { client, subscription }),
-        12 => (client(), any::<u8>(), payloads)
-            .prop_map(|(client, topic, payloads)| Step::Publish { client, topic, payloads }),
-        6 => (client(), any::<u8>(), fragments)
-            .prop_map(|(client, topic, fragments)| Step::Begin { client, topic, fragments }),
-        16 => client().prop_map(|client| Step::Continue { client }),
-        6 => client().prop_map(|client| Step::Retry { client }),
+        12 => (client(), any::<u8>(), payloads, any::<u16>())
+            .prop_map(|(client, topic, payloads, luck)| Step::Publish { client, topic, payloads, luck }),
+        6 => (client(), any::<u8>(), fragments, any::<u16>())
+            .prop_map(|(client, topic, fragments, luck)| Step::Begin { client, topic, fragments, luck }),
+        16 => (client(), any::<u16>()).prop_map(|(client, luck)| Step::Continue { client, luck }),
+        6 => (client(), any::<u16>()).prop_map(|(client, luck)| Step::Retry { client, luck }),
         1 => client().prop_map(|client| Step::Ping { client }),
         8 => (client(), 1usize..2000).prop_map(|(client, bytes_max)| Step::Take { client, bytes_max }),
         8 => (client(), 1usize..2000).prop_map(|(client, bytes)| Step::Read { client, bytes }),
@@ -109,8 +109,24 @@ struct World {
     now: Instant,
     bytes_max: usize,
     clients: BTreeMap<u32, Client>,
+    /// What is written past the queues, and how much of it.
+    luck: Luck,
     last_client: u32,
     topics_ever: BTreeSet<TopicId>,
+}
+
+/// Numbers that follow from one number.
+struct Luck(u64);
+
+/// What a publisher does that may write past a queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// It does not try.
+    Queue,
+    /// It does so at once.
+    Now,
+    /// It begins, and others act before it ends.
+    Slowly,
 }
 
 struct Client {
@@ -127,8 +143,12 @@ struct Client {
     queue: Queue,
     /// Its queue was full, and it wanted to be disconnected then.
     doomed: bool,
+    /// Written past the queue, not yet read by the client.
+    pipe: BytesMut,
     /// Taken by the writer, not yet read by the client.
     flight: BytesMut,
+    /// Somebody writes past the queue, so nobody else writes.
+    is_written_to: bool,
     /// Since when the client has read nothing although there was something; `None` if there is nothing.
     unread_since: Option<Instant>,
     has_stalled: bool,
@@ -153,6 +173,8 @@ struct Rest {
     span: Span,
     overflow: Overflow,
     introduction: Bytes,
+    /// It is being written past the queue.
+    direct: bool,
 }
 
 #[derive(Debug)]
@@ -203,6 +225,7 @@ impl World {
             now: start(),
             bytes_max,
             clients: BTreeMap::new(),
+            luck: Luck(0),
             last_client: 0,
             topics_ever: BTreeSet::new(),
         }
@@ -220,14 +243,22 @@ impl World {
             Step::Unsubscribe { client, subscription } => {
                 self.with_free(client, |world, id| world.unsubscribe(id, subscription));
             }
-            Step::Publish { client, topic, payloads } => {
+            Step::Publish { client, topic, payloads, luck } => {
+                self.luck = Luck(luck.into());
                 self.with_free(client, |world, id| world.publish(id, topic, &payloads));
             }
-            Step::Begin { client, topic, fragments } => {
+            Step::Begin { client, topic, fragments, luck } => {
+                self.luck = Luck(luck.into());
                 self.with_free(client, |world, id| world.begin(id, topic, fragments));
             }
-            Step::Continue { client } => self.with_free(client, World::go_on),
-            Step::Retry { client } => self.with(client, World::retry),
+            Step::Continue { client, luck } => {
+                self.luck = Luck(luck.into());
+                self.with_free(client, World::go_on);
+            }
+            Step::Retry { client, luck } => {
+                self.luck = Luck(luck.into());
+                self.with(client, World::retry);
+            }
             Step::Ping { client } => self.with_free(client, |world, id| world.tell(id, Control::Ping { token: 1 })),
             Step::Take { client, bytes_max } => self.with(client, |world, id| world.take(id, bytes_max)),
             Step::Read { client, bytes } => self.with(client, |world, id| world.read(id, bytes)),
@@ -271,10 +302,17 @@ impl World {
 
     fn disconnect(&mut self, id: u32) {
         let gone = self.clients.remove(&id).unwrap();
-        for rest in &gone.waiting {
+        for rest in gone.waiting {
             let Some(client) = self.clients.get_mut(&rest.to) else { continue };
-            if rest.span.part.begins() {
-                for frame in rest.span.iter() {
+            // Who has got the beginning of a frame gets the rest; nobody gets more.
+            let unsaid = if rest.direct {
+                let written = self.luck.number(rest.span.bytes.len() + 1);
+                client.end_direct(rest.span, written, self.now)
+            } else {
+                Some(rest.span)
+            };
+            if let Some(span) = unsaid.filter(|span| span.part.begins()) {
+                for frame in span.iter() {
                     client.due.remove(&(frame.head.sender, frame.head.sequence));
                 }
             }
@@ -404,6 +442,7 @@ impl World {
                 span: span.clone(),
                 overflow: target.overflow,
                 introduction: route.introduction.clone(),
+                direct: false,
             };
             self.deliver(id, rest);
         }
@@ -430,14 +469,29 @@ impl World {
         }
     }
 
-    /// Pushes to one subscriber; what does not fit waits.
+    /// Writes or pushes to one subscriber; what does not fit waits.
     fn deliver(&mut self, from: u32, rest: Rest) {
         let Some(sender) = self.clients.get(&from).map(|client| client.introduction.clone()) else { return };
-        // Whoever has left, or is about to, takes nothing.
-        let Some(client) = self.clients.get_mut(&rest.to).filter(|client| !client.doomed) else { return };
+        // Whoever has left takes nothing, and who is about to no more than it has begun to.
+        let Some(client) = self.clients.get_mut(&rest.to).filter(|client| rest.direct || !client.doomed) else {
+            return;
+        };
+        let way = self.luck.way();
+        let direct = rest.direct || (way != Way::Queue && client.begin_direct(&rest.span));
+        if direct && !rest.direct && way == Way::Slowly {
+            self.client(from).waiting.push(Rest { direct, ..rest });
+            return;
+        }
+        let span = if direct {
+            let written = self.luck.number(rest.span.bytes.len() + 1);
+            client.end_direct(rest.span, written, self.now)
+        } else {
+            Some(rest.span)
+        };
+        let Some(span) = span.filter(|_| !client.doomed) else { return };
         let names = Introductions { topic: &rest.introduction, sender: &sender };
-        if let Some(span) = client.push(rest.span, rest.overflow, names, self.bytes_max, self.now) {
-            self.client(from).waiting.push(Rest { span, ..rest });
+        if let Some(span) = client.push(span, rest.overflow, names, self.bytes_max, self.now) {
+            self.client(from).waiting.push(Rest { span, direct: false, ..rest });
         }
     }
 
@@ -449,8 +503,12 @@ impl World {
     }
 
     fn bury(&mut self) {
-        let doomed: Vec<u32> = self.clients.iter().filter(|(_, client)| client.doomed).map(|(id, _)| *id).collect();
-        doomed.into_iter().for_each(|id| self.disconnect(id));
+        let is_ready = |client: &Client| client.doomed && !client.is_written_to;
+        let doomed: Vec<u32> = self.clients.iter().filter(|(_, client)| is_ready(client)).map(|(id, _)| *id).collect();
+        for id in doomed {
+            self.client(id).check_farewell();
+            self.disconnect(id);
+        }
     }
 
     fn take(&mut self, id: u32, bytes_max: usize) {
@@ -484,7 +542,7 @@ impl World {
                     self.retry(id);
                 }
             }
-            if self.clients.values().all(|client| client.waiting.is_empty() && client.queue.is_empty()) {
+            if self.clients.values().all(Client::is_settled) {
                 for (id, client) in &self.clients {
                     client.check_accounts(*id);
                     self.check_unfinished(*id);
@@ -517,13 +575,21 @@ impl Client {
             last_subscription: 0,
             queue,
             doomed: false,
+            pipe: BytesMut::new(),
             flight: BytesMut::new(),
+            is_written_to: false,
             unread_since: None,
             has_stalled: false,
             answer_bytes: 0,
             due: BTreeMap::new(),
             reader: Reader::default(),
         }
+    }
+
+    /// Whether it waits for nobody, and nothing waits for it.
+    fn is_settled(&self) -> bool {
+        let unread = self.pipe.len() + self.flight.len();
+        self.waiting.is_empty() && self.queue.is_empty() && unread == 0
     }
 
     fn answer(&mut self, control: &Control) {
@@ -540,6 +606,37 @@ impl Client {
         }
     }
 
+    /// Whether a publisher may write past the queue, which is then being done.
+    fn begin_direct(&mut self, span: &Span) -> bool {
+        let nobody_writes = self.flight.is_empty() && !self.is_written_to;
+        self.is_written_to |= nobody_writes && self.queue.begin_direct(span, span.bytes.len());
+        nobody_writes && self.is_written_to
+    }
+
+    /// The pipe has taken so many bytes. Returns what is to be pushed.
+    fn end_direct(&mut self, span: Span, written: usize, now: Instant) -> Option<Span> {
+        assert!(std::mem::take(&mut self.is_written_to));
+        self.pipe.extend_from_slice(&span.bytes[..written]);
+        let bytes = span.bytes.len();
+        if written == 0 {
+            self.queue.end_direct(&span, bytes, 0, Bytes::new(), now);
+            return Some(span);
+        }
+        let (of_frame, behind) = span.clone().rest_from(written);
+        self.queue.end_direct(&span, bytes, written, of_frame, now);
+        self.complete(&span);
+        self.unread_since = (!self.queue.is_empty()).then_some(now);
+        behind
+    }
+
+    /// Whatever ends with this span will come.
+    fn complete(&mut self, span: &Span) {
+        let due = self.due.get_mut(&(span.sender, span.first));
+        if let Some(due) = due.filter(|due| due.state == State::Begun && span.part == Part::Last) {
+            due.state = State::Complete;
+        }
+    }
+
     /// Returns what has to wait.
     fn push(
         &mut self,
@@ -550,14 +647,14 @@ impl Client {
         now: Instant,
     ) -> Option<Span> {
         let unread_since = *self.unread_since.get_or_insert(now);
-        let (part, key) = (span.part, (span.sender, span.first));
+        let end = span.clone();
         let largest = span.iter().map(|frame| frame.head.frame_bytes()).max().unwrap();
         let before = self.queue.queued_bytes();
         let pushed = self.queue.push(span, overflow, names, now);
         let after = self.queue.queued_bytes();
         // What is pushed fits, but for the names it bears; and a message that is dropped costs an Abort at most.
         let bound = bytes_max.max(largest) + names.topic.len() + names.sender.len() + self.answer_bytes;
-        let abort = encode_control(&Control::Abort { sender: key.0 }).len();
+        let abort = encode_control(&Control::Abort { sender: end.sender }).len();
         assert!(after <= bound.max(before + abort), "{after} bytes are queued, more than {bound}, after {before}");
         if self.queue.stalled() {
             self.has_stalled = true;
@@ -576,15 +673,13 @@ impl Client {
             Pushed::Dropped { messages } => assert!(messages > 0),
             Pushed::Queued => {}
         }
-        if let Some(due) = self.due.get_mut(&key).filter(|due| due.state == State::Begun && part == Part::Last) {
-            due.state = State::Complete;
-        }
+        self.complete(&end);
         None
     }
 
     /// As the writer does: what was taken is written before more is taken.
     fn take(&mut self, bytes_max: usize) {
-        if self.flight.is_empty() {
+        if self.flight.is_empty() && !self.is_written_to {
             let mut batch = Vec::new();
             self.queue.take(bytes_max, &mut batch);
             self.flight.extend_from_slice(&batch.concat());
@@ -592,15 +687,17 @@ impl Client {
     }
 
     fn read(&mut self, bytes: usize, now: Instant) {
-        let read = self.flight.split_to(bytes.min(self.flight.len()));
-        if read.is_empty() {
-            return;
-        }
-        self.queue.written(read.len(), now);
+        let piped = self.pipe.split_to(bytes.min(self.pipe.len()));
+        let read = self.flight.split_to((bytes - piped.len()).min(self.flight.len()));
+        self.reader.buffer.extend_from_slice(&piped);
         self.reader.buffer.extend_from_slice(&read);
         while let Some(span) = next_span(&mut self.reader.buffer).unwrap() {
             span.iter().for_each(|frame| self.handle(&frame));
         }
+        if read.is_empty() {
+            return;
+        }
+        self.queue.written(read.len(), now);
         self.unread_since = self.unread_since.map(|_| now);
         if self.queue.is_empty() && self.flight.is_empty() {
             assert_eq!(self.queue.queued_bytes(), 0);
@@ -623,6 +720,18 @@ impl Client {
             let got = got.expect("nobody gets what it should not");
             assert_eq!((got.topic, got.state), (frame.head.topic, State::Complete));
         }
+    }
+
+    /// A farewell comes next, so what comes before must end with a frame; the names in it may have been thrown away.
+    fn check_farewell(&mut self) {
+        let mut batch = Vec::new();
+        self.queue.take(usize::MAX, &mut batch);
+        let mut stream = std::mem::take(&mut self.reader.buffer);
+        for bytes in [&self.pipe[..], &self.flight[..], &batch.concat()[..]] {
+            stream.extend_from_slice(bytes);
+        }
+        while next_span(&mut stream).unwrap().is_some() {}
+        assert!(stream.is_empty(), "it is left in the middle of a frame");
     }
 
     /// What was sent was delivered or is in a gap, and who loses nothing has lost nothing.
@@ -701,6 +810,31 @@ impl Reader {
         assert_eq!(message.2, message.3, "fragments are missing");
         self.unfinished.remove(&sender);
         true
+    }
+}
+
+impl Luck {
+    /// Below `max`. At its ends more often than anywhere else: there are the faults.
+    fn number(&mut self, max: usize) -> usize {
+        match self.next() % 4 {
+            0 => 0,
+            1 => max - 1,
+            _ => usize::try_from(self.next()).unwrap_or(0) % max,
+        }
+    }
+
+    fn way(&mut self) -> Way {
+        match self.next() % 4 {
+            0 => Way::Queue,
+            1 => Way::Slowly,
+            _ => Way::Now,
+        }
+    }
+
+    /// 0, which is what a failure shrinks to, gives nothing but 0.
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005);
+        self.0 >> 33
     }
 }
 

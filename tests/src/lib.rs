@@ -8,6 +8,7 @@
 )]
 
 pub mod raw;
+pub mod traffic;
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;

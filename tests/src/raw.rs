@@ -4,6 +4,8 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU8;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use pipebus_proto::control::{Control, Overflow, Purpose, Role, Welcome};
@@ -16,8 +18,12 @@ use pipebus_proto::wire::{decode_control, encode_control, encode_head};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::pipe::{IoSliceRaw, SpliceFlags, vmsplice};
 
-use crate::{open, wait_for};
+use crate::{DEADLINE, open, wait_for};
+
+/// How much is read at once, unless a story says otherwise.
+const READ_BYTES: usize = 64 * 1024;
 
 /// A pair of FIFOs, and the client's ends of them.
 #[derive(Debug)]
@@ -81,7 +87,21 @@ impl RawClient {
 
     /// Connects as a good client does. Its own id is in what is returned.
     pub fn connect(place: &Place) -> (RawClient, Welcome) {
-        let mut client = RawClient::prepare(place);
+        RawClient::prepare(place).arrive()
+    }
+
+    /// The same, as a client of another user, which only root can play.
+    pub fn connect_as(place: &Place, uid: u32) -> (RawClient, Welcome) {
+        let client = RawClient::prepare(place);
+        let (up, down) = client.paths();
+        for path in [up, down] {
+            std::os::unix::fs::chown(path, Some(uid), None).unwrap();
+        }
+        client.arrive()
+    }
+
+    fn arrive(self) -> (RawClient, Welcome) {
+        let mut client = self;
         client.say(&Control::Hello { version: PROTOCOL_VERSION, name: "raw".to_owned() });
         client.knock();
         match client.hear() {
@@ -107,15 +127,42 @@ impl RawClient {
 
     /// Writes any bytes, all of them.
     pub fn write(&self, bytes: &[u8]) {
+        assert!(self.write_while(bytes, || true), "the broker reads no more");
+    }
+
+    /// Writes any bytes, all of them unless the broker reads no more, or this is no longer true. Returns whether it did.
+    pub fn write_while(&self, bytes: &[u8], condition: impl Fn() -> bool) -> bool {
+        let start = tokio::time::Instant::now();
         let mut rest = bytes;
-        wait_for("room in the pipe", || match rustix::io::write(self.up.as_ref().unwrap(), rest) {
-            Ok(count) => {
-                rest = &rest[count..];
-                rest.is_empty().then_some(())
+        while !rest.is_empty() {
+            match rustix::io::write(self.up(), rest) {
+                Ok(count) => rest = &rest[count..],
+                Err(Errno::AGAIN) if condition() => wait_a_moment(self.up(), PollFlags::OUT),
+                Err(Errno::AGAIN | Errno::PIPE) => return false,
+                Err(errno) => panic!("{errno}"),
             }
-            Err(Errno::AGAIN) => None,
-            Err(errno) => panic!("{errno}"),
-        });
+            assert!(start.elapsed() < DEADLINE, "waited in vain for room in the pipe");
+        }
+        true
+    }
+
+    /// Puts pages into the pipe that are read later, when somebody reads the pipe: all of them.
+    pub fn lend(&self, pages: &'static [AtomicU8]) {
+        let mut at = 0;
+        while at < pages.len() {
+            let rest = &pages[at..];
+            #[expect(unsafe_code, reason = "no library has a safe call for it")]
+            // SAFETY: the bytes live for ever, and the kernel only reads them; it is not given them for good.
+            let lent = unsafe {
+                let slice = std::slice::from_raw_parts(rest.as_ptr().cast::<u8>(), rest.len());
+                vmsplice(self.up(), &[IoSliceRaw::from_slice(slice)], SpliceFlags::NONBLOCK)
+            };
+            match lent {
+                Ok(count) => at += count,
+                Err(Errno::AGAIN) => wait_a_moment(self.up(), PollFlags::OUT),
+                Err(errno) => panic!("{errno}"),
+            }
+        }
     }
 
     /// Whether the broker has closed the pipe that this client writes to; writes nothing.
@@ -143,29 +190,60 @@ impl RawClient {
     /// The next frame; `None` at the end.
     pub fn next_frame(&mut self) -> Option<Frame> {
         loop {
-            if let Some(span) = self.split() {
-                let frame = span.iter().next();
-                // What else the span holds goes back to the front.
-                let used = frame.as_ref().map_or(0, |frame| frame.head.frame_bytes());
-                let rest = self.buffer.split();
-                self.buffer = BytesMut::from(&span.bytes[used..]);
-                self.buffer.unsplit(rest);
-                return frame;
+            if let Some(frame) = self.whole_frame() {
+                return Some(frame);
             }
-            let mut bytes = [0; 4096];
-            let down = self.down.as_ref().unwrap();
-            let count = wait_for("a frame", || match rustix::io::read(down, &mut bytes) {
-                // The end, unless the broker has not even opened its end yet.
-                Ok(0) if !is_hung_up(down) => None,
-                Ok(count) => Some(count),
-                Err(Errno::AGAIN) => None,
-                Err(errno) => panic!("{errno}"),
-            });
-            if count == 0 {
+            if self.read(READ_BYTES) == 0 {
                 return None;
             }
-            self.buffer.extend_from_slice(&bytes[..count]);
         }
+    }
+
+    /// The next frame, if all of it has been read.
+    pub fn whole_frame(&mut self) -> Option<Frame> {
+        let span = self.split()?;
+        let frame = span.iter().next();
+        // What else the span holds goes back to the front.
+        let used = frame.as_ref().map_or(0, |frame| frame.head.frame_bytes());
+        let rest = self.buffer.split();
+        self.buffer = BytesMut::from(&span.bytes[used..]);
+        self.buffer.unsplit(rest);
+        frame
+    }
+
+    /// Waits for something to read, and reads at most so many bytes of it; 0 at the end.
+    pub fn read(&mut self, bytes_max: usize) -> usize {
+        let start = tokio::time::Instant::now();
+        let mut bytes = vec![0; bytes_max];
+        let down = self.down.as_ref().unwrap();
+        loop {
+            match rustix::io::read(down, &mut bytes) {
+                // The end, unless the broker has not even opened its end yet.
+                Ok(0) if !is_hung_up(down) => std::thread::sleep(Duration::from_millis(1)),
+                Ok(count) => {
+                    self.buffer.extend_from_slice(&bytes[..count]);
+                    return count;
+                }
+                Err(Errno::AGAIN) => wait_a_moment(down, PollFlags::IN),
+                Err(errno) => panic!("{errno}"),
+            }
+            assert!(start.elapsed() < DEADLINE, "waited in vain for a frame");
+        }
+    }
+
+    /// Whether all that was read are whole frames.
+    pub fn is_between_frames(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// The pipe to the broker.
+    pub fn up(&self) -> &OwnedFd {
+        self.up.as_ref().unwrap()
+    }
+
+    /// The pipe from the broker.
+    pub fn down(&self) -> &OwnedFd {
+        self.down.as_ref().unwrap()
     }
 
     fn split(&mut self) -> Option<Span> {
@@ -189,6 +267,12 @@ impl RawClient {
     }
 }
 
+/// Waits until a pipe is ready, or a moment has passed.
+fn wait_a_moment(fd: &OwnedFd, flags: PollFlags) {
+    let moment = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    rustix::event::poll(&mut [PollFd::new(fd, flags)], Some(&moment)).unwrap();
+}
+
 /// Whether a writer has come and gone (poll(2): POLLHUP).
 fn is_hung_up(fd: &OwnedFd) -> bool {
     let mut polled = [PollFd::new(fd, PollFlags::IN)];
@@ -204,14 +288,31 @@ pub fn make_fifo(path: &std::path::Path, mode: u32) {
 
 /// One whole message.
 pub fn message(sender: InstanceId, topic: TopicId, sequence: u64, payload: &[u8]) -> Vec<u8> {
-    let head = Head {
-        body: u32::try_from(payload.len()).unwrap(),
-        kind: Kind::Message,
-        flags: Flags::NONE,
-        metadata: 0,
-        topic,
-        sender,
-        sequence,
-    };
+    frame(sender, topic, sequence, Flags::NONE, payload)
+}
+
+/// One frame of a message.
+pub fn frame(sender: InstanceId, topic: TopicId, sequence: u64, flags: Flags, payload: &[u8]) -> Vec<u8> {
+    let body = u32::try_from(payload.len()).unwrap();
+    let head = Head { body, kind: Kind::Message, flags, metadata: 0, topic, sender, sequence };
     [&encode_head(&head)[..], payload].concat()
+}
+
+/// A message in frames with at most so many bytes of payload each.
+pub fn frames(
+    sender: InstanceId,
+    topic: TopicId,
+    sequence: u64,
+    flags: Flags,
+    payload: &[u8],
+    bytes_max: usize,
+) -> Vec<u8> {
+    let pieces: Vec<&[u8]> = if payload.is_empty() { vec![payload] } else { payload.chunks(bytes_max).collect() };
+    let last = pieces.len() - 1;
+    let of_piece = |at: usize| {
+        let continued = if at > 0 { Flags::CONTINUED } else { Flags::NONE };
+        let more = if at < last { Flags::MORE } else { Flags::NONE };
+        flags.with(continued).with(more)
+    };
+    pieces.iter().enumerate().flat_map(|(at, piece)| frame(sender, topic, sequence, of_piece(at), piece)).collect()
 }

@@ -56,8 +56,10 @@ enum Entry {
         overflow: Overflow,
     },
     /// What the client has to get, whatever happens: about the messages before or behind, who and what they are about and
-    /// that no more will come; or the rest of a frame of which it has the beginning.
+    /// that no more will come.
     Note(Bytes),
+    /// The rest of a frame of which the client has the beginning: nothing comes before it.
+    Rest(Bytes),
     Control(Bytes),
     Gap {
         topic: TopicId,
@@ -69,7 +71,7 @@ impl Entry {
     fn bytes(&self) -> usize {
         match self {
             Entry::Messages { span, .. } => span.bytes.len(),
-            Entry::Note(frame) | Entry::Control(frame) => frame.len(),
+            Entry::Note(bytes) | Entry::Rest(bytes) | Entry::Control(bytes) => bytes.len(),
             Entry::Gap { .. } => 0,
         }
     }
@@ -183,9 +185,9 @@ impl Queue {
                     messages += span.messages();
                     span.bytes
                 }
-                Entry::Note(frame) => {
-                    self.bytes -= frame.len();
-                    frame
+                Entry::Note(bytes) | Entry::Rest(bytes) => {
+                    self.bytes -= bytes.len();
+                    bytes
                 }
                 Entry::Control(frame) => {
                     self.control_bytes -= frame.len();
@@ -264,10 +266,12 @@ impl Queue {
         self.stall.is_stalled()
     }
 
-    /// Throws away all that waits. What is in flight still counts.
+    /// Throws away all that waits, but for the rest of a frame that has begun. What is in flight still counts.
     pub fn clear(&mut self) {
+        let begun = self.entries.pop_front().filter(|entry| matches!(entry, Entry::Rest(_)));
         self.entries.clear();
-        self.bytes = 0;
+        self.bytes = begun.as_ref().map_or(0, Entry::bytes);
+        self.entries.extend(begun);
         self.droppable_bytes = 0;
         self.control_bytes = 0;
     }

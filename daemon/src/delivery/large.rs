@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pipebus_proto::control::Overflow;
+use pipebus_proto::control::{Identity, Overflow};
 use pipebus_proto::splitter::Span;
 use tokio::time::Instant;
 
 use super::Delivery;
 use crate::core::routes::Target;
-use crate::loans::Loan;
+use crate::loans::{Lent, Loan};
 use crate::outbox::{Direct, Outbox};
 use crate::relay::{self, Scratch};
 use crate::transport::Reader;
@@ -32,6 +32,9 @@ pub(crate) struct Large<'a> {
     /// How many bytes of it are in the pipe.
     pub(crate) in_pipe: usize,
     pub(crate) loan: Option<&'a Arc<Loan>>,
+    /// Whose it is. Only the same user gets pages: whoever fills a pipe decides how it is read (pipe(7), O_DIRECT: a packet
+    /// that is read in part is lost), and pages take that with them to where the frames of others follow.
+    pub(crate) owner: &'a Identity,
 }
 
 impl<'a> Large<'a> {
@@ -39,10 +42,19 @@ impl<'a> Large<'a> {
         self.beginning.len() + self.in_pipe
     }
 
-    /// The way past a subscriber's queue, if there is one now, and the subscriber may be lent pages if that is what they are.
-    fn begin_direct(&self, target: &'a Target<Arc<Outbox>>) -> Option<Direct<'a>> {
-        let may_have_pages = self.loan.is_none_or(|loan| target.to.loans.lend(loan));
-        may_have_pages.then(|| target.to.begin_direct(self.span, self.bytes(), target.overflow)).flatten()
+    /// The way of its pages past a subscriber's queue, if there is one now; and whether they have been lent with that.
+    fn begin_direct(&self, target: &'a Target<Arc<Outbox>>) -> Option<(Direct<'a>, bool)> {
+        if target.to.owner != *self.owner {
+            return None;
+        }
+        let direct = target.to.begin_direct(self.span, self.bytes(), target.overflow)?;
+        match self.loan.map(|loan| target.to.loans.lend(loan)) {
+            Some(Lent::Refused) => {
+                direct.end(0, Bytes::new());
+                None
+            }
+            lent => Some((direct, lent == Some(Lent::Now))),
+        }
     }
 }
 
@@ -50,6 +62,8 @@ impl<'a> Large<'a> {
 struct Laggard<'a> {
     target: &'a Target<Arc<Outbox>>,
     direct: Option<Direct<'a>>,
+    /// Lent for this frame, and not before.
+    lent: bool,
     /// How many bytes of the frame it has taken.
     taken: usize,
 }
@@ -69,8 +83,8 @@ impl<'a> Delivery<'a> {
         let Large { beginning, pipe, in_pipe, .. } = large;
         let mut all = Laggards { large, laggards: Vec::new(), moved: 0 };
         for (index, target) in self.targets.iter().enumerate() {
-            let Some(direct) = large.begin_direct(target) else {
-                all.laggards.push(Laggard { target, direct: None, taken: 0 });
+            let Some((direct, lent)) = large.begin_direct(target) else {
+                all.laggards.push(Laggard { target, direct: None, lent: false, taken: 0 });
                 continue;
             };
             let mut taken = direct.write(beginning);
@@ -86,7 +100,7 @@ impl<'a> Delivery<'a> {
             if taken == large.bytes() {
                 direct.end(taken, Bytes::new());
             } else {
-                all.laggards.push(Laggard { target, direct: Some(direct), taken });
+                all.laggards.push(Laggard { target, direct: Some(direct), lent, taken });
             }
         }
         if all.laggards.is_empty() {
@@ -118,12 +132,17 @@ impl<'a> Laggards<'a> {
         let Laggards { large, laggards, moved } = self;
         let Large { span, beginning, pipe, in_pipe, .. } = *large;
         let alone = laggards.len() == 1;
-        let Laggard { target, direct, taken } = &mut laggards[index];
+        let Laggard { target, direct, lent, taken } = &mut laggards[index];
         // Only who makes its publishers wait is waited for.
         let until = if target.overflow == Overflow::Block { deadline } else { Instant::now() };
-        if direct.is_none() && target.to.is_idle_until(span, until).await {
-            *direct = large.begin_direct(target);
-            *taken = direct.as_ref().map_or(0, |direct| direct.write(beginning));
+        if direct.is_none()
+            && target.to.owner == *large.owner
+            && target.to.is_idle_until(span, until).await
+            && let Some((begun, lent_now)) = large.begin_direct(target)
+        {
+            *taken = begun.write(beginning);
+            *lent = lent_now;
+            *direct = Some(begun);
         }
         let Some(direct) = direct.as_ref().filter(|_| *taken >= beginning.len()) else { return };
         relay::grow(direct.writer());
@@ -157,7 +176,11 @@ impl<'a> Laggards<'a> {
         // Without what was moved, which nobody misses.
         let frame = Bytes::from(relay::read_rest(beginning, pipe, in_pipe - self.moved));
         let mut without = Vec::new();
-        for Laggard { target, direct, taken } in self.laggards.drain(..) {
+        for Laggard { target, direct, lent, taken } in self.laggards.drain(..) {
+            if let Some(loan) = self.large.loan.filter(|_| lent && taken <= beginning.len()) {
+                // All that it gets is a copy.
+                target.to.loans.take_back(loan);
+            }
             let rest = if taken > 0 { frame.slice(taken - self.moved..) } else { Bytes::new() };
             if let Some(direct) = direct {
                 direct.end(taken, rest);

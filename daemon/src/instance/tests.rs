@@ -188,3 +188,16 @@ async fn an_instance_is_small_while_it_waits() {
     // What happens seldom is in boxes, or this would be twice as much; see `serve`.
     assert!(size_of_val(&life) <= 2560, "{}", size_of_val(&life));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_many_pieces_is_written_though_tokio_believes_that_the_pipe_is_full() {
+    let (writer, mut down) = pipe::pipe().unwrap();
+    let (other, _down) = pipe::pipe().unwrap();
+    let outbox = Outbox::new(&Config::default().limits(), other, Identity::Unix { uid: 1 });
+    writer.writable().await.unwrap();
+    writer.try_io::<()>(|| Err(std::io::ErrorKind::WouldBlock.into())).unwrap_err();
+    let mut batch = vec![Bytes::from_static(b"x"); PIECES_MAX + 1];
+    timeout(FAREWELL_WAIT, write_batch(&writer, &outbox, &mut batch)).await.expect("it waits for room").unwrap();
+    let mut read = vec![0; PIECES_MAX + 1];
+    down.read_exact(&mut read).await.unwrap();
+}

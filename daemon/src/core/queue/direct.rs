@@ -49,7 +49,7 @@ impl Queue {
         if !rest.is_empty() {
             self.stall.run(false, now);
             self.bytes += rest.len();
-            self.entries.push_front(Entry::Note(rest));
+            self.entries.push_front(Entry::Rest(rest));
         }
         self.stall.progress(self.is_idle(), now);
     }

@@ -11,6 +11,8 @@ use Part::{First, Last, Middle};
 
 use super::*;
 
+mod direct;
+
 const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_nanos(1);
 
@@ -85,6 +87,31 @@ impl Subscriber {
     #[track_caller]
     fn reads(&mut self, expected: &str) {
         assert_eq!(self.read_all(), expected);
+    }
+
+    /// Begins to write a span past the queue; `None` if it may not.
+    fn begin_direct(&mut self, span: impl Into<Span>) -> Option<Span> {
+        let span = span.into();
+        self.queue.begin_direct(&span, span.bytes.len()).then_some(span)
+    }
+
+    /// Writes so many bytes of it. Returns the whole frames that are left.
+    fn end_direct(&mut self, span: &Span, written: usize) -> Option<Span> {
+        let (rest, behind) = match written {
+            0 => (Bytes::new(), Some(span.clone())),
+            _ => span.clone().rest_from(written),
+        };
+        self.queue.end_direct(span, span.bytes.len(), written, rest, self.now);
+        behind
+    }
+
+    /// What is read, if `begun` has been read before; all of it.
+    fn read_behind(&mut self, begun: &[u8]) -> String {
+        let mut batch = vec![Bytes::copy_from_slice(begun)];
+        self.queue.take(usize::MAX, &mut batch);
+        self.read(usize::MAX);
+        assert_eq!((self.queue.queued_bytes(), self.queue.droppable_bytes), (0, 0));
+        describe(&batch.concat())
     }
 
     fn wait(&mut self, time: Duration) {
