@@ -263,6 +263,8 @@ impl Calm {
             })
             .await;
         });
+        // And with it the client.
+        drop(runtime);
         // A scratch pipe for each, and one /dev/null.
         let kept = 1 + 2 * std::thread::available_parallelism().unwrap().get();
         wait_for("the broker to close what it has opened", || (fds(bus) <= self.fds + kept).then_some(()));
