@@ -55,7 +55,7 @@ async fn show(mut feed: Feed, arguments: &Subscribe, interrupt: &mut Interrupt) 
         let more = screen.show_waiting(&mut feed)?;
         match more {
             More::Enough => break Ok(()),
-            More::Ready => {}
+            More::Perhaps => {}
             More::Later => screen.output.flush()?,
         }
         tokio::select! {
@@ -63,6 +63,8 @@ async fn show(mut feed: Feed, arguments: &Subscribe, interrupt: &mut Interrupt) 
             () = interrupt.received() => break Ok(()),
             after = &mut deadline => break screen.judge(arguments.count, after),
             () = &mut output_closed => return Err(Failure::OutputClosed),
+            // Nothing is to be waited for before what is collected has been written.
+            () = std::future::ready(()), if matches!(more, More::Perhaps) => {}
             arrival = feed.next() => match arrival {
                 Some(arrival) => screen.show(arrival)?,
                 None => break feed.error(),
@@ -199,10 +201,13 @@ struct Screen {
     seen: u64,
 }
 
-/// Whether more messages are to be shown, and when.
+/// Whether more messages are to be shown.
 enum More {
-    Ready,
+    /// Nobody has looked whether there are.
+    Perhaps,
+    /// There are none now.
     Later,
+    /// None at all.
     Enough,
 }
 
@@ -227,13 +232,12 @@ impl Screen {
             }
             match feed.poll_next(&mut context) {
                 Poll::Ready(Some(arrival)) => self.show(arrival)?,
-                // The next call says why.
-                Poll::Ready(None) => return Ok(More::Ready),
-                Poll::Pending => return Ok(More::Later),
+                // At the end, the next call says why.
+                Poll::Ready(None) | Poll::Pending => return Ok(More::Later),
             }
         }
         feed.rotate();
-        Ok(More::Ready)
+        Ok(More::Perhaps)
     }
 
     fn show(&mut self, arrival: Arrival) -> Result<(), Failure> {

@@ -17,7 +17,8 @@ use crate::core::bus::{Refused, Server};
 use crate::core::policy::Peer;
 use crate::core::queue::Introductions;
 use crate::core::routes::Route;
-use crate::delivery::{Delivery, Large};
+use crate::delivery::Delivery;
+use crate::delivery::large::Large;
 use crate::loans::Loan;
 use crate::outbox::Outbox;
 use crate::read_buffer::ReadBuffer;
@@ -168,12 +169,12 @@ impl Inlet {
         trace!(topic = span.topic.0, bytes = beginning.len() + in_pipe, "moving");
         match way {
             Way::Subscribers(route) => {
-                let owner = &self.outbox.owner.clone();
-                let large = Large { span: &span, beginning, pipe: reader, in_pipe, loan: loan.as_ref(), owner };
+                let own = self.outbox.clone();
+                let (loan, owner) = (loan.as_ref(), &own.owner);
+                let large = Large { span: &span, beginning, pipe: reader, in_pipe, loan, owner };
                 let mut delivery = self.delivery(&route);
-                let laggards = delivery.deliver_large(&large);
-                if !laggards.is_empty() {
-                    Box::pin(delivery.catch_up(&large, laggards)).await;
+                if let Some(laggards) = delivery.deliver_large(large) {
+                    Box::pin(delivery.catch_up(laggards)).await;
                 }
             }
             _ => relay::discard(reader, in_pipe),

@@ -310,6 +310,8 @@ impl Outbox {
         if !state.ended {
             state.writer = Some(writer);
         }
+        drop(state);
+        self.room.notify_waiters();
     }
 
     /// The instance is no more: its pipe is closed, and nobody needs to lend it anything.

@@ -66,72 +66,74 @@ impl Span {
         if self.bytes.len() <= bytes_max {
             return (Some(self), None);
         }
-        let mut at = 0;
-        let mut frames = 0;
-        while let Some(head) = head_at(&self.bytes, at) {
-            if at + head.frame_bytes() > bytes_max {
-                break;
-            }
-            at += head.frame_bytes();
-            frames += 1;
-        }
-        self.cut_at(at, frames)
+        let cut = self.walk(|_, end, _| end <= bytes_max);
+        self.cut_at(&cut)
     }
 
     /// Cuts after `frames` frames: what is before, and the rest.
     pub fn cut_after(self, frames: u32) -> (Option<Span>, Option<Span>) {
-        let mut at = 0;
-        for _ in 0..frames {
-            let Some(head) = head_at(&self.bytes, at) else { break };
-            at += head.frame_bytes();
-        }
-        let frames = frames.min(self.frames);
-        self.cut_at(at, frames)
+        let cut = self.walk(|_, _, before| before < frames);
+        self.cut_at(&cut)
     }
 
     /// The last frames that fit `bytes_max`, and how many there are before them.
     pub fn newest(self, bytes_max: usize) -> (Option<Span>, u32) {
-        let mut at = 0;
-        let mut skipped = 0;
-        while self.bytes.len() - at > bytes_max {
-            let Some(head) = head_at(&self.bytes, at) else { break };
-            at += head.frame_bytes();
-            skipped += 1;
-        }
-        (self.cut_at(at, skipped).1, skipped)
+        let bytes = self.bytes.len();
+        let cut = self.walk(|start, _, _| bytes - start > bytes_max);
+        let skipped = cut.frames;
+        (self.behind(&cut), skipped)
     }
 
     /// Cuts after the frame in which byte `at` is: what `at` leaves of that frame, and the frames behind it.
     pub fn rest_from(self, at: usize) -> (Bytes, Option<Span>) {
-        let mut end = 0;
-        let mut frames = 0;
-        while end < at
-            && let Some(head) = head_at(&self.bytes, end)
-        {
-            end += head.frame_bytes();
-            frames += 1;
-        }
-        let of_frame = self.bytes.slice(at..end.max(at));
-        (of_frame, self.cut_at(end, frames).1)
+        let cut = self.walk(|start, _, _| start < at);
+        (self.bytes.slice(at..cut.at.max(at)), self.behind(&cut))
     }
 
-    fn cut_at(mut self, at: usize, frames: u32) -> (Option<Span>, Option<Span>) {
-        if at == 0 {
+    /// Goes over the frames as long as `takes` says so of a frame: where it begins and ends, and how many are before it.
+    fn walk(&self, takes: impl Fn(usize, usize, u32) -> bool) -> Cut {
+        let mut cut = Cut { at: 0, frames: 0, last: 0 };
+        // Of each frame only the length counts here, for there can be very many.
+        while let Some(bytes) = self.bytes.get(cut.at..).and_then(wire::frame_bytes)
+            && takes(cut.at, cut.at + bytes, cut.frames)
+        {
+            cut = Cut { at: cut.at + bytes, frames: cut.frames + 1, last: cut.at };
+        }
+        cut
+    }
+
+    fn cut_at(self, cut: &Cut) -> (Option<Span>, Option<Span>) {
+        if cut.at == 0 {
             return (None, Some(self));
         }
-        if at >= self.bytes.len() {
+        if cut.at >= self.bytes.len() {
             return (Some(self), None);
         }
         let mut before = self.clone();
-        before.bytes.truncate(at);
-        before.frames = frames;
-        self.bytes = self.bytes.slice(at..);
-        self.frames -= frames;
+        before.bytes.truncate(cut.at);
+        before.frames = cut.frames;
         // The sequence numbers need not be consecutive: on its way a span may have lost some.
-        self.first = head_at(&self.bytes, 0).map_or(self.first, |head| head.sequence);
-        before.last = before.iter().last().map_or(before.first, |frame| frame.head.sequence);
-        (Some(before), Some(self))
+        before.last = sequence_at(&self.bytes, cut.last).unwrap_or(before.first);
+        (Some(before), self.behind(cut))
     }
+
+    fn behind(mut self, cut: &Cut) -> Option<Span> {
+        if cut.at > 0 {
+            self.first = sequence_at(&self.bytes, cut.at)?;
+            self.bytes = self.bytes.slice(cut.at..);
+            self.frames -= cut.frames;
+        }
+        Some(self)
+    }
+}
+
+/// Where a span is cut.
+struct Cut {
+    at: usize,
+    /// How many frames are before.
+    frames: u32,
+    /// Where the last of them begins.
+    last: usize,
 }
 
 /// The frames of a [`Span`].
@@ -245,6 +247,10 @@ fn whole_frame(buffer: &[u8], at: usize) -> Result<Option<Head>, Malformed> {
 /// The head at `at` in bytes that have been checked before.
 fn head_at(bytes: &[u8], at: usize) -> Option<Head> {
     wire::decode_head(bytes.get(at..)?).ok().flatten()
+}
+
+fn sequence_at(bytes: &[u8], at: usize) -> Option<u64> {
+    head_at(bytes, at).map(|head| head.sequence)
 }
 
 #[cfg(test)]

@@ -49,6 +49,15 @@ pub fn decode_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
     Ok(Some(head))
 }
 
+/// How many bytes the frame at the start of `bytes` has, whose head has been checked before; `None` if the head has not all
+/// arrived.
+#[inline]
+pub fn frame_bytes(bytes: &[u8]) -> Option<usize> {
+    let head = bytes.first_chunk::<HEAD_BYTES>()?;
+    let [b0, b1, b2, b3, ..] = *head;
+    Some(HEAD_BYTES + u32::from_le_bytes([b0, b1, b2, b3]) as usize)
+}
+
 /// Reads a head that has been checked before; `None` if it has not all arrived.
 #[inline]
 pub fn decode_checked_head(bytes: &[u8]) -> Option<Head> {

@@ -284,7 +284,7 @@ impl Calm {
             })
             .await;
         });
-        // With it ends the client.
+        // And with it the client.
         drop(runtime);
         // A scratch pipe for each, and one /dev/null.
         let kept = 1 + 2 * std::thread::available_parallelism().unwrap().get();

@@ -69,6 +69,16 @@ fn raw_is_the_payload_and_nothing_else() {
 }
 
 #[test]
+fn a_subscriber_that_has_shown_enough_does_not_wait_for_more() {
+    let bus = TestBus::start();
+    for count in [1023, 1024, 1025, 2000, 5000] {
+        let subscriber = subscribe(&bus, &["sub", "burst", "--format", "line", "--count", &count.to_string()]);
+        assert!(run(&mut bus.cli(&["pub", "burst", "--lines"]), &b"x\n".repeat(count)).status.success());
+        assert_eq!(output(subscriber).stdout.len(), 2 * count);
+    }
+}
+
+#[test]
 fn a_message_that_matches_two_patterns_is_shown_once() {
     let bus = TestBus::start();
     let subscriber = subscribe(&bus, &["sub", "a/*", "a/**", "--count", "2", "--format", "line"]);

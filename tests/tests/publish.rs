@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failing helper fails its test, which is its job")]
 
+use std::time::Duration;
+
 use pipebus_client::{Client, Delivery, Error, Message, Subscription};
 use pipebus_tests::{TestBus, soon};
 
@@ -60,6 +62,46 @@ async fn each_publishers_order_is_kept_over_topics() {
     }
     for task in tasks {
         task.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_lent_does_not_change_while_anybody_reads_it() {
+    const MESSAGES: usize = 400;
+    // From one piece of a pipe to several frames, each filled with a number of its own. Many of a size, for those use the
+    // same memory.
+    let size = |number: usize| [40_000, 70_000, 262_144, 600_000][number / 50 % 4] + number;
+    let bus = TestBus::start();
+    let mut readers = Vec::new();
+    for pause in [0, 2] {
+        let client = bus.client().await;
+        let mut subscription = client.subscribe("lent").await.unwrap();
+        readers.push(tokio::spawn(async move {
+            for number in 0..MESSAGES {
+                let message = next(&mut subscription).await;
+                assert_eq!(message.payload.len(), size(number));
+                assert!(message.payload.iter().all(|byte| *byte == number as u8), "message {number} has changed");
+                if number.is_multiple_of(16) {
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                }
+            }
+            drop(client);
+        }));
+    }
+    let client = bus.client().await;
+    let publisher = client.publisher("lent").unwrap();
+    for number in 0..MESSAGES {
+        if number.is_multiple_of(3) {
+            publisher.publish(vec![number as u8; size(number)]).await.unwrap();
+        } else {
+            let mut loan = publisher.loan(size(number) + 1);
+            loan.fill(number as u8);
+            loan.truncate(size(number));
+            publisher.publish_loan(loan).await.unwrap();
+        }
+    }
+    for reader in readers {
+        soon("the reader", reader).await.unwrap();
     }
 }
 

@@ -1,12 +1,13 @@
 //! Direct: writing to an instance's pipe past its queue.
 
 use std::io::IoSlice;
+use std::pin::pin;
 use std::sync::MutexGuard;
 
 use bytes::Bytes;
 use pipebus_proto::control::Overflow;
 use pipebus_proto::splitter::Span;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::{Outbox, State};
 use crate::transport::{Writer, try_write};
@@ -27,6 +28,31 @@ impl Outbox {
         // Those who wait come first.
         let waiting = overflow == Overflow::Block && state.waiting > 0;
         if waiting { None } else { self.begin(&mut state, span, bytes) }
+    }
+
+    /// Waits until nothing is in the queue, so that there is a way past it for a span; not longer than until then, and not at
+    /// all if that makes no sense.
+    ///
+    /// # Cancel safety
+    /// It may be cancelled and called again.
+    pub(crate) async fn is_idle_until(&self, span: &Span, until: Instant) -> bool {
+        loop {
+            let mut room = pin!(self.room.notified());
+            room.as_mut().enable();
+            {
+                let state = self.lock();
+                let in_vain = state.queue.stalled() || state.waiting > 0 || !state.queue.is_known(span);
+                if in_vain || state.farewell.is_some() {
+                    return false;
+                }
+                if state.writer.is_some() && state.queue.is_empty() {
+                    return true;
+                }
+            }
+            if timeout_at(until, room).await.is_err() {
+                return false;
+            }
+        }
     }
 
     pub(super) fn begin<'a>(

@@ -37,11 +37,11 @@ pub(crate) fn move_to<T>(_: &T, _: &Writer, _: usize) -> usize {
     0
 }
 
-pub(crate) async fn move_until<T>(_: &T, _: &Writer, _: usize, _: &mut usize, _: Instant) {}
+pub(crate) async fn move_until<T>(_: &T, _: &Writer, _: usize, _: Instant, _: impl FnMut(usize)) {}
 
 pub(crate) fn discard<T>(_: &T, _: usize) {}
 
-pub(crate) fn read_rest<T>(_: &T, bytes: usize) -> Vec<u8> {
+pub(crate) fn read_rest<T>(_: &[u8], _: &T, bytes: usize) -> Vec<u8> {
     vec![0; bytes]
 }
 

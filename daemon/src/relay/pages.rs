@@ -114,18 +114,27 @@ pub(crate) fn move_to(pipe: &impl AsFd, writer: &Writer, bytes: usize) -> usize 
     moved(rustix::pipe::splice(pipe, None, writer, None, bytes, SpliceFlags::NONBLOCK))
 }
 
-/// The same, as the other has room, until then or until it has `taken` so many `bytes`.
+/// The same, as the other has room, until then; `count` is told of every step.
 ///
 /// # Cancel safety
-/// What is moved is counted.
-pub(crate) async fn move_until(pipe: &impl AsFd, writer: &Writer, bytes: usize, taken: &mut usize, until: Instant) {
-    while *taken < bytes {
+/// All that was moved has been counted.
+pub(crate) async fn move_until(
+    pipe: &impl AsFd,
+    writer: &Writer,
+    bytes: usize,
+    until: Instant,
+    mut count: impl FnMut(usize),
+) {
+    let mut moved = 0;
+    while moved < bytes {
         // Told that it would block, tokio waits until there is room.
-        let more = || Some(move_to(pipe, writer, bytes - *taken)).filter(|more| *more > 0).ok_or(WouldBlock.into());
-        *taken += writer.try_io(more).unwrap_or(0);
+        let more = || Some(move_to(pipe, writer, bytes - moved)).filter(|more| *more > 0).ok_or(WouldBlock.into());
+        let step = writer.try_io(more).unwrap_or(0);
+        moved += step;
+        count(step);
         let ready = timeout_at(until, writer.ready(Interest::WRITABLE)).await;
         if !ready.is_ok_and(|ready| ready.is_ok_and(|ready| !ready.is_write_closed())) {
-            break;
+            return;
         }
     }
 }
@@ -154,15 +163,16 @@ pub(crate) fn discard(pipe: &impl AsFd, bytes: usize) {
     {
         left -= moved;
     }
-    drop(read_rest(pipe, left));
+    drop(read_rest(&[], pipe, left));
 }
 
-/// Reads bytes that are there. Should a client have taken some out of its own pipe, zeros stand in their place: who has got
+/// Reads bytes that are there, behind those that were read before. Should a client have taken some out of its own pipe, zeros stand in their place: who has got
 /// the beginning of the frame must get as much as was announced.
-pub(crate) fn read_rest(pipe: &impl AsFd, bytes: usize) -> Vec<u8> {
-    let mut read = vec![0; bytes];
-    let mut at = 0;
-    while at < bytes {
+pub(crate) fn read_rest(beginning: &[u8], pipe: &impl AsFd, bytes: usize) -> Vec<u8> {
+    let mut read = vec![0; beginning.len() + bytes];
+    read[..beginning.len()].copy_from_slice(beginning);
+    let mut at = beginning.len();
+    while at < read.len() {
         match rustix::io::read(pipe, &mut read[at..]) {
             Ok(count @ 1..) => at += count,
             Err(Errno::INTR) => {}

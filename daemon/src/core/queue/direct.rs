@@ -16,14 +16,19 @@ impl Queue {
     ///
     /// Of the span only its description counts: its bytes may be elsewhere.
     pub fn begin_direct(&mut self, span: &Span, bytes: usize) -> bool {
-        let known = (span.kind == Kind::Reply || self.topics_told.contains(&span.topic))
-            && self.senders_told.contains(&span.sender)
-            && (span.part.begins() || self.passes(span));
-        if !known || !self.entries.is_empty() || self.in_flight > 0 {
+        if !self.entries.is_empty() || self.in_flight > 0 || !self.is_known(span) {
             return false;
         }
         self.in_flight = bytes;
         true
+    }
+
+    /// Whether the client knows what it needs to know about a span, so that [`Queue::begin_direct`] will let it pass when
+    /// nothing waits any more.
+    pub fn is_known(&self, span: &Span) -> bool {
+        (span.kind == Kind::Reply || self.topics_told.contains(&span.topic))
+            && self.senders_told.contains(&span.sender)
+            && (span.part.begins() || self.passes(span))
     }
 
     /// Of the `bytes` that might be written at once so many have been. Where they end within a frame, `rest` is the rest
