@@ -8,7 +8,7 @@ use pipebus_proto::splitter::Frame;
 use pipebus_proto::topic::{InstanceId, TopicId};
 use pipebus_proto::wire::decode_control;
 
-use crate::raw::{RawClient, frames};
+use crate::raw::{RawClient, frames, message};
 use crate::{TestBus, wait_for};
 
 /// A payload like no other: no byte of it is where it would be in another of the same length.
@@ -117,6 +117,8 @@ impl Publisher {
             self.flush();
             (self.released.len() >= expected).then_some(())
         });
+        // What is released may be said after the pong, but not after the next.
+        self.flush();
         let mut released = std::mem::take(&mut self.released);
         released.sort_unstable();
         released
@@ -128,6 +130,10 @@ impl Publisher {
 pub struct Subscriber {
     /// What it does it with.
     pub client: RawClient,
+    /// Its client id.
+    pub id: InstanceId,
+    /// Of its own last message.
+    sequence: u64,
     /// Of each sender: sequence number and beginning of the unfinished message.
     unfinished: BTreeMap<InstanceId, (u64, Vec<u8>)>,
     /// Of each sender: the last sequence number.
@@ -162,10 +168,12 @@ impl std::fmt::Debug for Message {
 impl Subscriber {
     /// One that is connected, and subscribed.
     pub fn new(bus: &TestBus, pattern: &str, overflow: Overflow) -> Subscriber {
-        let (mut client, _) = RawClient::connect(&bus.place());
+        let (mut client, welcome) = RawClient::connect(&bus.place());
         client.subscribe(pattern, overflow);
         Subscriber {
             client,
+            id: welcome.client,
+            sequence: 0,
             unfinished: BTreeMap::new(),
             last: BTreeMap::new(),
             lost: 0,
@@ -185,6 +193,19 @@ impl Subscriber {
                 return Some(message);
             }
         }
+    }
+
+    /// Waits until the broker's writer for this client is at rest: what comes next can be written past it. Nothing may be
+    /// under way to the client.
+    ///
+    /// That its bytes have arrived does not say so. But one task writes to a client and reads from it, so when a message of
+    /// its own has arrived somewhere, all that was written before is done with.
+    pub fn settle(&mut self, bus: &TestBus) {
+        let mut witness = Subscriber::new(bus, "settled", Overflow::Block);
+        let topic = self.client.declare("settled");
+        self.sequence += 1;
+        self.client.write(&message(self.id, topic, self.sequence, b""));
+        witness.expect(self.sequence, b"");
     }
 
     /// A message of which the end has been read; if there is none, reads at most so many bytes.
@@ -247,7 +268,7 @@ pub struct Calm {
 impl Calm {
     /// Before anybody has connected.
     pub fn of(bus: &TestBus) -> Calm {
-        Calm { fds: fds(bus) }
+        Calm { fds: fds(bus).len() }
     }
 
     /// Once all clients are gone: the broker lives, nothing waits, and it has no more files open than before, but for what
@@ -267,10 +288,24 @@ impl Calm {
         drop(runtime);
         // A scratch pipe for each, and one /dev/null.
         let kept = 1 + 2 * std::thread::available_parallelism().unwrap().get();
-        wait_for("the broker to close what it has opened", || (fds(bus) <= self.fds + kept).then_some(()));
+        let start = tokio::time::Instant::now();
+        loop {
+            let now = fds(bus);
+            if now.len() <= self.fds + kept {
+                return;
+            }
+            assert!(
+                start.elapsed() < crate::DEADLINE,
+                "the broker keeps open {now:#?}; before there were {}",
+                self.fds
+            );
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
     }
 }
 
-fn fds(bus: &TestBus) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", bus.broker().0.id())).unwrap().count()
+/// What files the broker has open.
+fn fds(bus: &TestBus) -> Vec<std::path::PathBuf> {
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", bus.broker().0.id())).unwrap();
+    fds.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok()).collect()
 }
