@@ -37,11 +37,11 @@ async fn publish(client: &Client, arguments: &Publish) -> Result<(), Failure> {
     if arguments.lines {
         return outlet.publish_lines(Lines::of(source(file)?)).await;
     }
-    let message = match &arguments.message {
-        Some(message) => message_of(message)?,
-        None => whole(source(file)?)?,
-    };
-    outlet.publish(message).await
+    match (&arguments.message, file) {
+        (Some(message), _) => outlet.publish(message_of(message)?).await,
+        (None, Some(path)) if arguments.headers.is_empty() => outlet.publish_file(path).await,
+        (None, _) => outlet.publish(whole(source(file)?)?).await,
+    }
 }
 
 /// The message that an argument stands for: itself, or if it is `-` all of the standard input.
@@ -56,8 +56,11 @@ fn source(file: Option<&Path>) -> Result<Box<dyn Read>, Failure> {
         }
         return Ok(Box::new(io::stdin()));
     };
-    let file = File::open(path).map_err(|error| Failure::system(format!("open {}", path.display()), error))?;
-    Ok(Box::new(file))
+    Ok(Box::new(open(path)?))
+}
+
+fn open(path: &Path) -> Result<File, Failure> {
+    File::open(path).map_err(|error| Failure::system(format!("open {}", path.display()), error))
 }
 
 fn whole(source: impl Read) -> Result<Bytes, Failure> {
@@ -85,6 +88,24 @@ impl Outlet<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Publishes a file as it was when it was opened, read into memory that is lent to the pipe. What has no length, such as a
+    /// pipe, is read to its end.
+    async fn publish_file(&self, path: &Path) -> Result<(), Failure> {
+        let failed = |error| Failure::system(format!("read {}", path.display()), error);
+        let mut file = open(path)?;
+        let facts = file.metadata().map_err(failed)?;
+        let length = usize::try_from(facts.len()).unwrap_or(usize::MAX);
+        if !facts.is_file() || length == 0 {
+            return self.publish(whole(file)?).await;
+        }
+        if length > MESSAGE_BYTES_MAX {
+            return Err(Failure::InputTooLarge { max: MESSAGE_BYTES_MAX });
+        }
+        let mut loan = self.publisher.loan(length);
+        file.read_exact(&mut loan).map_err(failed)?;
+        Ok(self.publisher.publish_loan(loan).await?)
     }
 
     async fn publish(&self, message: Bytes) -> Result<(), Failure> {

@@ -59,13 +59,23 @@ fn lines_of_a_publisher_are_json_objects_of_a_subscriber() {
 #[test]
 fn raw_is_the_payload_and_nothing_else() {
     let bus = TestBus::start();
-    let subscriber = subscribe(&bus, &["sub", "bytes", "--count", "2", "--format", "raw"]);
+    let all = bus.scratch().join("all");
+    let mut subscribe_to = bus.cli(&["sub", "bytes", "--count", "5", "--format", "raw"]);
+    let mut subscriber = Process::start(subscribe_to.stdout(std::fs::File::create(&all).unwrap()));
+    wait_for("the subscription", || bus.log().contains("Subscribe {").then_some(()));
     let bytes: Vec<u8> = (0..=255).collect();
     assert!(run(&mut bus.cli(&["pub", "bytes"]), &bytes).status.success());
+    let mut expected = bytes.clone();
     let file = bus.scratch().join("file");
-    std::fs::write(&file, b"\0\n").unwrap();
-    assert!(run(&mut bus.cli(&["pub", "bytes", "--file", file.to_str().unwrap()]), b"").status.success());
-    assert_eq!(output(subscriber).stdout, [&bytes[..], b"\0\n"].concat());
+    // An empty one, a small one, one that is lent to the pipe, and one of many fragments.
+    for size in [0, 2, 100_000, 3_000_000] {
+        let payload: Vec<u8> = bytes.iter().copied().cycle().take(size).collect();
+        std::fs::write(&file, &payload).unwrap();
+        assert!(run(&mut bus.cli(&["pub", "bytes", "--file", file.to_str().unwrap()]), b"").status.success());
+        expected.extend(payload);
+    }
+    assert!(subscriber.wait().success());
+    assert!(std::fs::read(&all).unwrap() == expected);
 }
 
 #[test]
