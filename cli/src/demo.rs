@@ -1,7 +1,7 @@
 //! `pipebus demo`: what a bus does, shown within seconds on a broker of its own.
 //!
-//! All that takes part are processes such as anybody could start: `pipebusd`, and `pipebus` itself. How they are started
-//! and ended is in [`crate::stage`].
+//! All that takes part are processes such as anybody could start: `pipebusd`, and `pipebus` itself. How they are
+//! started and ended is in [`crate::stage`].
 
 mod readings;
 

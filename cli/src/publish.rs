@@ -90,8 +90,8 @@ impl Outlet<'_> {
         Ok(())
     }
 
-    /// Publishes a file as it was when it was opened, read into memory that is lent to the pipe. What has no length, such as a
-    /// pipe, is read to its end.
+    /// Publishes as much of a file as there was when it was opened, read into memory that is lent to the pipe. What has
+    /// no length, such as a pipe, is read to its end.
     async fn publish_file(&self, path: &Path) -> Result<(), Failure> {
         let failed = |error| Failure::system(format!("read {}", path.display()), error);
         let mut file = open(path)?;

@@ -140,7 +140,8 @@ impl Client {
     /// Publishes a message to all who subscribe to its topic.
     ///
     /// Returns once the message is on its way: it goes out at once, or with others while a write is under way. Waits
-    /// while the broker takes nothing, and while the connection is being made again. [`Client::flush`] tells when it has been routed.
+    /// while the broker takes nothing, and while the connection is being made again. [`Client::flush`] tells when it
+    /// has been routed.
     ///
     /// # Errors
     /// The topic is malformed or not allowed, the message is too large, or the client is closed.

@@ -25,8 +25,8 @@ const READ_BYTES: usize = 128 * 1024;
 const READ_BYTES_OF_LARGE: usize = 256 * 1024;
 
 /// What a pipe that was full grows to, once: each time it is full costs a switch between processes. All pipes of a user
-/// together get 64 MiB by default, and new ones only 8 KiB once that is used up (pipe(7), pipe-user-pages-soft): so much
-/// leaves room for 256 busy pipes. 1 MiB makes no difference to messages of 128 bytes, measured on two cores.
+/// together get 64 MiB by default, and new ones only 8 KiB once that is used up (pipe(7), pipe-user-pages-soft): so
+/// much leaves room for 256 busy pipes. 1 MiB makes no difference to messages of 128 bytes, measured on two cores.
 pub(crate) const FULL_PIPE_BYTES: usize = 256 * 1024;
 
 /// What a pipe that carries large messages grows to, once.

@@ -91,8 +91,8 @@ impl Inbox {
         self.active.store(false, Ordering::Release);
     }
 
-    /// Adds what arrived, whatever waits already: it has been read. See [`Inbox::wait_for_room`]. Returns whether it was
-    /// taken: after the end nothing is.
+    /// Adds what arrived, whatever waits already: it has been read. See [`Inbox::wait_for_room`]. Returns whether it
+    /// was taken: after the end nothing is.
     pub(crate) fn push(&self, item: Item) -> bool {
         let mut state = self.lock();
         if state.ended.is_some() {

@@ -233,8 +233,8 @@ impl Incoming {
         self.shared.reply_now(head.topic, self.shared.connection(), outbound);
     }
 
-    /// Puts a message together from its fragments, if this is the last. Returns the head of the first, and the one frame
-    /// that the message would be if frames had no limit.
+    /// Puts a message together from its fragments, if this is the last. Returns the head of the first, and the one
+    /// frame that the message would be if frames had no limit.
     fn put_together(&mut self, span: &Span) -> Option<(Head, Bytes)> {
         let Frame { head, body } = span.iter().next()?;
         if span.part.begins() {

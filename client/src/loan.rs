@@ -8,17 +8,17 @@ use tokio::time::Instant;
 
 use crate::pages::{Pages, Pool};
 
-/// Payloads from this size on are lent to the pipe. Through a relay with splice(2) to one reader, on two cores and with the
-/// copy into the pages counted, lent messages of 32 KiB went at 5.7 GB/s, written ones at 2.2; of 256 KiB, at 9.3 and 1.7. Below,
-/// telling the sender what is released costs more of what it saves.
+/// Payloads from this size on are lent to the pipe. Through a relay with splice(2) to one reader, on two cores and with
+/// the copy into the pages counted, lent messages of 32 KiB went at 5.7 GB/s, written ones at 2.2; of 256 KiB, at 9.3
+/// and 1.7. Below, telling the sender what is released costs more of what it saves.
 pub(crate) const LOAN_BYTES_MIN: usize = 32 * 1024;
 
 /// Memory for the payload of one message; from [`Publisher::loan`](crate::Publisher::loan).
 ///
 /// Published, its pages go to the receivers as they are, without a copy on this side: on Linux, and for 32 KiB or more.
-/// Otherwise, and while 32 MiB of this client's are lent already, the message is written as others are. It begins at a page
-/// boundary where it is lent. What is in it at first can be anything that the client has published before. Dropped, nothing
-/// is published.
+/// Otherwise, and while 32 MiB of this client's are lent already, the message is written as others are. It begins at a
+/// page boundary where it is lent. What is in it at first can be anything that the client has published before.
+/// Dropped, nothing is published.
 #[derive(Debug)]
 pub struct Loan {
     /// Where the payload is, if it is to be lent.

@@ -13,8 +13,8 @@ use crate::error::Result;
 
 /// A message.
 ///
-/// The payload is a slice of what was read from the pipe, without a copy: as long as one message of a batch is kept, the
-/// batch's memory is, up to 256 KiB. To keep a small message for long, keep [`Message::detached`].
+/// The payload is a slice of what was read from the pipe, without a copy: as long as one message of a batch is kept,
+/// the batch's memory is, up to 256 KiB. To keep a small message for long, keep [`Message::detached`].
 #[derive(Clone, Debug)]
 pub struct Message {
     pub(crate) origin: Arc<Origin>,

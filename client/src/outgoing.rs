@@ -39,8 +39,8 @@ pub(crate) struct Outgoing {
     pieces: VecDeque<Piece>,
     tail: BytesMut,
     bytes: usize,
-    /// Up to which message of each sender the loaned ones have been read. To be said with the next write: so there is one
-    /// for each sender, however long the broker takes nothing.
+    /// Up to which message of each sender the loaned ones have been read. To be said with the next write: so there is
+    /// one for each sender, however long the broker takes nothing.
     consumed: BTreeMap<InstanceId, u64>,
     /// Of the last message.
     sequence: u64,

@@ -1,7 +1,7 @@
 //! Pages: memory that can be lent to a pipe, and the pool of a client's.
 //!
-//! What is lent is read by others, so it must not change until the broker says that nobody reads it any more. Where that
-//! is not said, the memory is unmapped rather than used again: what is in a pipe stays there without a mapping.
+//! What is lent is read by others, so it must not change until the broker says that nobody reads it any more. Where
+//! that is not said, the memory is unmapped rather than used again: what is in a pipe stays there without a mapping.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

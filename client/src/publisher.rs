@@ -52,7 +52,8 @@ impl Publisher {
         }
     }
 
-    /// Memory of this client's for a payload of `bytes` bytes, so that it need not be copied: for large messages, from 32 KiB.
+    /// Memory of this client's for a payload of `bytes` bytes, so that it need not be copied: for large messages, from
+    /// 32 KiB.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -91,8 +92,8 @@ impl Publisher {
     /// Publishes a message if that needs no waiting.
     ///
     /// # Errors
-    /// [`Error::WouldWait`] if it does: there is no room or no connection now, or the broker has just been asked for the
-    /// topic's id. Otherwise as [`Client::publish`](crate::Client::publish).
+    /// [`Error::WouldWait`] if it does: there is no room or no connection now, or the broker has just been asked for
+    /// the topic's id. Otherwise as [`Client::publish`](crate::Client::publish).
     pub fn try_publish(&self, payload: impl Into<Bytes>) -> Result<()> {
         let payload = payload.into();
         if self.handle.shared.publish_small(&self.slot, &payload) {

@@ -14,8 +14,8 @@ use crate::message::{self, Message, Origin, Sender};
 /// Messages of one sender on one topic that arrived together, in their order; from
 /// [`Subscription::next_run`](crate::Subscription::next_run).
 ///
-/// [`Run::iter`] lends each for a look, which costs next to nothing. As an iterator itself it gives messages that can be
-/// kept.
+/// [`Run::iter`] lends each for a look, which costs next to nothing. As an iterator itself it gives messages that can
+/// be kept.
 #[derive(Clone, Debug)]
 pub struct Run {
     origin: Arc<Origin>,

@@ -73,8 +73,8 @@ impl Gap {
 /// closed, or the broker no longer lets it subscribe after a reconnection; see [`Subscription::error`]. Dropped, it is
 /// unsubscribed.
 ///
-/// One that is not read holds up all else that comes to its client once 256 KiB wait for it, whatever its overflow: read
-/// it, or give it a client of its own.
+/// One that is not read holds up all else that comes to its client once 256 KiB wait for it, whatever its overflow:
+/// read it, or give it a client of its own.
 #[derive(Debug)]
 pub struct Subscription {
     pub(crate) handle: Arc<Handle>,

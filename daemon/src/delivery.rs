@@ -1,5 +1,5 @@
-//! Delivery: a span to all who get it, at once to those whose pipe takes it, past their queues; to the others as they have
-//! room.
+//! Delivery: a span to all who get it, at once to those whose pipe takes it, past their queues; to the others as they
+//! have room.
 //!
 //! A large frame that is still in its publisher's pipe has a way of its own, in [`large`].
 

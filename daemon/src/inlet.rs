@@ -102,8 +102,8 @@ impl Inlet {
         self.outbox.counters.bytes_in.read()
     }
 
-    /// Takes in all whole frames in the buffer, and a large one that is whole in the pipe; `false` once the client has said
-    /// goodbye.
+    /// Takes in all whole frames in the buffer, and a large one that is whole in the pipe; `false` once the client has
+    /// said goodbye.
     pub(crate) async fn take_in(&mut self, buffer: &mut ReadBuffer, reader: &Reader) -> Result<bool, Refused> {
         loop {
             while let Some(span) = next_span(buffer.bytes()).map_err(protocol)? {
@@ -146,8 +146,8 @@ impl Inlet {
         Ok(true)
     }
 
-    /// Sends a large frame on its way whose beginning is in the buffer and whose rest stays in the pipe; `false` if there is
-    /// none, or it has to be read like any other.
+    /// Sends a large frame on its way whose beginning is in the buffer and whose rest stays in the pipe; `false` if
+    /// there is none, or it has to be read like any other.
     async fn take_in_large(&mut self, buffer: &mut ReadBuffer, reader: &Reader) -> Result<bool, Refused> {
         let Some((span, in_pipe)) = begun_frame(buffer.bytes()) else { return Ok(false) };
         if span.kind != Kind::Message || in_pipe < relay::PAGES_BYTES_MIN {

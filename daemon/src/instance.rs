@@ -253,8 +253,8 @@ fn advance(batch: &mut [Bytes], mut bytes: usize) -> usize {
 }
 
 async fn read_loop(inlet: &mut Inlet, buffer: &mut ReadBuffer, reader: &mut Reader, shutdown: &mut Shutdown) -> Ended {
-    // Once the shutdown has begun: until when more is waited for, and how much had been read by then. What is there is taken,
-    // up to what a pipe can hold: a client that never stops is not read for ever.
+    // Once the shutdown has begun: until when more is waited for, and how much had been read by then. What is there is
+    // taken, up to what a pipe can hold: a client that never stops is not read for ever.
     let mut drain: Option<(Instant, u64)> = None;
     let mut turn = inlet.bytes_in();
     let mut draining = std::pin::pin!(shutdown.reached(Phase::Draining));

@@ -1,8 +1,8 @@
 //! Outbox: one instance's queue and pipe, and the two bells that wake its writer and those who wait for room in it.
 //!
-//! What is queued, dropped or refused is the queue's decision; here is only the lock, the waiting and the counting. Whoever
-//! has the pipe is the only one who writes: the instance's own writer, or, when nothing waits, a publisher's reader
-//! itself, which spares two switches of tasks.
+//! What is queued, dropped or refused is the queue's decision; here is only the lock, the waiting and the counting.
+//! Whoever has the pipe is the only one who writes: the instance's own writer, or, when nothing waits, a publisher's
+//! reader itself, which spares two switches of tasks.
 
 mod direct;
 
@@ -139,8 +139,8 @@ impl Outbox {
         self.lock().instance = instance;
     }
 
-    /// Takes a span, or as much of it as its policy lets it; see [`Queue::push`]. Whoever may wait does so, behind those
-    /// who wait already: otherwise small messages would always slip in before a large one.
+    /// Takes a span, or as much of it as its policy lets it; see [`Queue::push`]. Whoever may wait does so, behind
+    /// those who wait already: otherwise small messages would always slip in before a large one.
     pub(crate) fn push(&self, span: Span, overflow: Overflow, names: Introductions<'_>) -> Pushed {
         let state = self.lock();
         if overflow == Overflow::Block && state.waiting > 0 && state.farewell.is_none() {

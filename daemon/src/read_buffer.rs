@@ -17,8 +17,8 @@ use crate::transport::{Reader, try_read};
 /// How much is read at once: more than a pipe of the kernel's default size holds.
 const READ_BYTES: usize = 128 * 1024;
 
-/// How much is read at once between large frames, most of which are to stay in the pipe: a head, and a short control frame
-/// before it.
+/// How much is read at once between large frames, most of which are to stay in the pipe: a head, and a short control
+/// frame before it.
 const LOOK_AHEAD_BYTES: usize = 128;
 
 /// Buffers that wait in each thread's pool.

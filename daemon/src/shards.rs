@@ -1,8 +1,8 @@
 //! Shards: threads that each run some of the instances, so that a broker scales with the processors.
 //!
 //! Each is a runtime of its own with one thread. A runtime of many threads would wake one of them whenever a pipe is
-//! written to, though the one that will read it is about to look anyway: for pipes that are never empty, that is most of
-//! the work.
+//! written to, though the one that will read it is about to look anyway: for pipes that are never empty, that is most
+//! of the work.
 
 use std::io;
 use std::thread::{self, JoinHandle};

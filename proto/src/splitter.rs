@@ -11,8 +11,8 @@ use crate::wire;
 
 /// A run of whole frames that go the same way: same kind, topic and sender.
 ///
-/// Either any number of unfragmented messages with rising sequence numbers, or one frame of another kind, one fragment or
-/// one loaned frame. Forwarded as it is; cloning shares the bytes.
+/// Either any number of unfragmented messages with rising sequence numbers, or one frame of another kind, one fragment
+/// or one loaned frame. Forwarded as it is; cloning shares the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
     /// The frames, one after another, never empty.
@@ -90,7 +90,8 @@ impl Span {
         (self.bytes.slice(at..cut.at.max(at)), self.behind(&cut))
     }
 
-    /// Goes over the frames as long as `takes` says so of a frame: where it begins and ends, and how many are before it.
+    /// Goes over the frames as long as `takes` says so of a frame: where it begins and ends, and how many are before
+    /// it.
     fn walk(&self, takes: impl Fn(usize, usize, u32) -> bool) -> Cut {
         let mut cut = Cut { at: 0, frames: 0, last: 0 };
         // Of each frame only the length counts here, for there can be very many.
@@ -207,8 +208,8 @@ pub fn next_span(buffer: &mut BytesMut) -> Result<Option<Span>, Malformed> {
     Ok(Some(Span { last, frames, ..Span::of(&first, buffer.split_to(end).freeze()) }))
 }
 
-/// The frame at the front of `buffer`, of which only the beginning is there: what [`next_span`] would say of it but for its
-/// bytes, and how many of them are missing. `None` if it is whole, malformed, or its head is not there.
+/// The frame at the front of `buffer`, of which only the beginning is there: what [`next_span`] would say of it but for
+/// its bytes, and how many of them are missing. `None` if it is whole, malformed, or its head is not there.
 pub fn begun_frame(buffer: &[u8]) -> Option<(Span, usize)> {
     let head = wire::decode_head(buffer).ok()??;
     let missing = head.frame_bytes().checked_sub(buffer.len()).filter(|missing| *missing > 0)?;
@@ -223,8 +224,8 @@ pub fn missing(buffer: &[u8]) -> usize {
     }
 }
 
-/// The whole frame at `at`, if it goes the same way as `first`, an unfragmented message. Checked no further, for this is
-/// done for every message: what is malformed is met again, at the front, by the next call.
+/// The whole frame at `at`, if it goes the same way as `first`, an unfragmented message. Checked no further, for this
+/// is done for every message: what is malformed is met again, at the front, by the next call.
 #[inline]
 fn follower(buffer: &[u8], at: usize, first: &Head) -> Option<Head> {
     let bytes = &buffer[at..];

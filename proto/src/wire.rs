@@ -49,8 +49,8 @@ pub fn decode_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
     Ok(Some(head))
 }
 
-/// How many bytes the frame at the start of `bytes` has, whose head has been checked before; `None` if the head has not all
-/// arrived.
+/// How many bytes the frame at the start of `bytes` has, whose head has been checked before; `None` if the head has not
+/// all arrived.
 #[inline]
 pub fn frame_bytes(bytes: &[u8]) -> Option<usize> {
     let head = bytes.first_chunk::<HEAD_BYTES>()?;
@@ -167,8 +167,8 @@ pub fn for_each_frame(
     });
 }
 
-/// As [`for_each_frame`] for a message with so many bytes of metadata and payload: gives the heads, and where in the payload
-/// each piece is.
+/// As [`for_each_frame`] for a message with so many bytes of metadata and payload: gives the heads, and where in the
+/// payload each piece is.
 pub fn for_each_head(
     mut head: Head,
     metadata: usize,

@@ -30,8 +30,8 @@ pub(crate) type Writer = pipe::Sender;
 /// A pair of FIFOs that waits for the broker. Dropped, it removes their names, if the broker has not yet.
 pub(crate) struct Attempt {
     pub(crate) reader: Reader,
-    /// Not a [`Writer`] yet: until the broker has opened its end, the pipe counts as closed, and tokio would never forget
-    /// that. It would then try again and again to write to a pipe that is full, rather than wait.
+    /// Not a [`Writer`] yet: until the broker has opened its end, the pipe counts as closed, and tokio would never
+    /// forget that. It would then try again and again to write to a pipe that is full, rather than wait.
     writer: OwnedFd,
     door: OwnedFd,
     knock: Knock,
@@ -101,8 +101,8 @@ impl Attempt {
     }
 }
 
-/// Makes a pipe hold `bytes`, or as much less as the system allows: not more than fs.pipe-max-size, and nothing if this user
-/// has many large pipes already (pipe(7), pipe-user-pages-soft). Makes none smaller.
+/// Makes a pipe hold `bytes`, or as much less as the system allows: not more than fs.pipe-max-size, and nothing if this
+/// user has many large pipes already (pipe(7), pipe-user-pages-soft). Makes none smaller.
 pub(crate) fn grow(pipe: &impl AsFd, bytes: usize) {
     let now = rustix::pipe::fcntl_getpipe_size(pipe).unwrap_or(bytes);
     let sizes = std::iter::successors(Some(bytes), |bytes| Some(bytes / 2));

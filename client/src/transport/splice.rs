@@ -4,8 +4,8 @@ use std::io;
 
 use super::Writer;
 
-/// Puts the pages of `slices` into the pipe, as far as there is room for them, without a copy: what is written to them later
-/// is what a reader sees.
+/// Puts the pages of `slices` into the pipe, as far as there is room for them, without a copy: what is written to them
+/// later is what a reader sees.
 ///
 /// # Errors
 /// Nobody reads the pipe any more; or anything else, if the system can't do it, and then nothing has been done.
@@ -21,8 +21,8 @@ pub(crate) async fn lend(pipe: &Writer, slices: &[&[u8]]) -> io::Result<usize> {
         #[expect(unsafe_code, reason = "no library has a safe call for it")]
         let lent = pipe.try_io(|| {
             let slices: Vec<_> = slices.iter().map(|slice| IoSliceRaw::from_slice(slice)).collect();
-            // SAFETY: `pipe` was opened for writing, so the kernel reads the slices and writes nothing to them; and they are
-            // not given to it for good, which would be GIFT.
+            // SAFETY: `pipe` was opened for writing, so the kernel reads the slices and writes nothing to them; and
+            // they are not given to it for good, which would be GIFT.
             Ok(unsafe { vmsplice(pipe, &slices, SpliceFlags::NONBLOCK) }?)
         });
         match lent {

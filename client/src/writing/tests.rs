@@ -111,7 +111,8 @@ async fn what_is_in_the_pipe_does_not_change_until_it_is_released() {
     let mut outlet = Outlet { writer, pipe_bytes: usize::MAX, pool: &pool };
     let sizes = [size; 3];
     outlet.write(&mut queue(&sizes, Some(&pool))).await.unwrap();
-    // One is overdue, the others are of a connection that is lost; all are gone from here, and all memory is used again.
+    // One is overdue, the others are of a connection that is lost; all are gone from here, and all memory is used
+    // again.
     let scribble = |now| {
         let mut taken: Vec<_> = std::iter::from_fn(|| pool.take(size, now)).collect();
         taken.iter_mut().for_each(|pages| pages.payload_mut().fill(0xee));

@@ -55,8 +55,8 @@ enum Entry {
         span: Span,
         overflow: Overflow,
     },
-    /// What the client has to get, whatever happens: about the messages before or behind, who and what they are about and
-    /// that no more will come.
+    /// What the client has to get, whatever happens: about the messages before or behind, who and what they are about
+    /// and that no more will come.
     Note(Bytes),
     /// The rest of a frame of which the client has the beginning: nothing comes before it.
     Rest(Bytes),
@@ -407,15 +407,15 @@ impl Queue {
         self.unfinished.get(&fragment.sender).is_some_and(|message| message.sequence == fragment.first)
     }
 
-    /// Drops a message of which fragments wait, none before entry `from`, or have been sent. The gap stands before entry
-    /// `at`. Returns where that entry is now.
+    /// Drops a message of which fragments wait, none before entry `from`, or have been sent. The gap stands before
+    /// entry `at`. Returns where that entry is now.
     fn abandon(&mut self, at: usize, from: usize, fragment: &Span) -> usize {
         let at = self.withdraw(at, from, fragment.sender, fragment.first);
         self.lose(at, fragment.topic, 1)
     }
 
-    /// Takes out what waits of a message, from entry `from` to its end, lets nothing follow, and tells the client, before
-    /// entry `at`, to forget what it got. Returns where that entry is now.
+    /// Takes out what waits of a message, from entry `from` to its end, lets nothing follow, and tells the client,
+    /// before entry `at`, to forget what it got. Returns where that entry is now.
     fn withdraw(&mut self, at: usize, from: usize, sender: InstanceId, sequence: u64) -> usize {
         let mut first_waits = false;
         let mut last_waits = false;

@@ -1,5 +1,5 @@
-//! Routes: for each topic, who gets its messages. Computed when a subscription or a topic comes or goes, and only looked
-//! up when messages pass.
+//! Routes: for each topic, who gets its messages. Computed when a subscription or a topic comes or goes, and only
+//! looked up when messages pass.
 //!
 //! A value that is cheap to clone: the table is made of pages that clones share, and a change copies one page. So
 //! readers work on a snapshot that nobody changes, and need no lock. Topic ids are never used again; pages whose

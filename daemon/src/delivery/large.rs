@@ -1,7 +1,7 @@
 //! Large frames: their payload goes from the publisher's pipe to the subscribers' as pages, without being read.
 //!
-//! First to all who take it at once; then, for a short while, to those who make their publishers wait and have a little room
-//! at a time. Who has not got all of it then gets the rest as a copy, through its queue.
+//! First to all who take it at once; then, for a short while, to those who make their publishers wait and have a little
+//! room at a time. Who has not got all of it then gets the rest as a copy, through its queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +32,8 @@ pub(crate) struct Large<'a> {
     /// How many bytes of it are in the pipe.
     pub(crate) in_pipe: usize,
     pub(crate) loan: Option<&'a Arc<Loan>>,
-    /// Whose it is. Only the same user gets pages: whoever fills a pipe decides how it is read (pipe(7), O_DIRECT: a packet
-    /// that is read in part is lost), and pages take that with them to where the frames of others follow.
+    /// Whose it is. Only the same user gets pages: whoever fills a pipe decides how it is read (pipe(7), O_DIRECT: a
+    /// packet that is read in part is lost), and pages take that with them to where the frames of others follow.
     pub(crate) owner: &'a Identity,
 }
 
@@ -68,8 +68,8 @@ struct Laggard<'a> {
     taken: usize,
 }
 
-/// Those who have not got all of a frame. Dropped, even in the middle of waiting, it ends what has been begun: nobody is left
-/// with a part of a frame.
+/// Those who have not got all of a frame. Dropped, even in the middle of waiting, it ends what has been begun: nobody
+/// is left with a part of a frame.
 pub(crate) struct Laggards<'a> {
     large: Large<'a>,
     laggards: Vec<Laggard<'a>>,
@@ -162,8 +162,8 @@ impl<'a> Laggards<'a> {
         }
     }
 
-    /// Ends all that has been begun, with copies of what is missing, and takes the frame out of the publisher's pipe. Returns
-    /// the frame and those who have got nothing of it.
+    /// Ends all that has been begun, with copies of what is missing, and takes the frame out of the publisher's pipe.
+    /// Returns the frame and those who have got nothing of it.
     fn end(&mut self) -> Option<(Bytes, Vec<&'a Target<Arc<Outbox>>>)> {
         let Large { beginning, pipe, in_pipe, .. } = self.large;
         let bytes = self.large.bytes();

@@ -30,8 +30,8 @@ impl Outbox {
         if waiting { None } else { self.begin(&mut state, span, bytes) }
     }
 
-    /// Waits until nothing is in the queue, so that there is a way past it for a span; not longer than until then, and not at
-    /// all if that makes no sense.
+    /// Waits until nothing is in the queue, so that there is a way past it for a span; not longer than until then, and
+    /// not at all if that makes no sense.
     ///
     /// # Cancel safety
     /// It may be cancelled and called again.

@@ -31,8 +31,8 @@ const SLACK_BYTES: usize = 2 * 4096;
 /// How long a frame may take to arrive whole in the pipe. Then it is read into memory, whatever the reason.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// Makes an instance's pipe hold several large frames. The kernel may refuse (pipe(7), pipe-user-pages-soft); then it stays
-/// as it is. Returns what it holds, in bytes.
+/// Makes an instance's pipe hold several large frames. The kernel may refuse (pipe(7), pipe-user-pages-soft); then it
+/// stays as it is. Returns what it holds, in bytes.
 pub(crate) fn grow(pipe: impl AsFd) -> usize {
     let held = rustix::pipe::fcntl_getpipe_size(&pipe).unwrap_or(0);
     if held >= PIPE_BYTES {
@@ -46,8 +46,8 @@ pub(crate) fn grow(pipe: impl AsFd) -> usize {
 pub(crate) struct Source {
     /// What it holds when it is full.
     bytes_max: usize,
-    /// What it held when it was last asked, less what has been taken since: it holds at least that, and most frames need
-    /// not ask.
+    /// What it held when it was last asked, less what has been taken since: it holds at least that, and most frames
+    /// need not ask.
     bytes: usize,
 }
 
@@ -56,8 +56,8 @@ impl Source {
         Source { bytes_max: grow(reader), bytes: 0 }
     }
 
-    /// Waits until so many bytes are in the pipe, which are then taken as gone; not for long, and not at all if they can't
-    /// be.
+    /// Waits until so many bytes are in the pipe, which are then taken as gone; not for long, and not at all if they
+    /// can't be.
     pub(crate) async fn has_whole(&mut self, reader: &Reader, bytes: usize) -> bool {
         if self.bytes < bytes {
             if bytes + SLACK_BYTES > self.bytes_max {
@@ -166,8 +166,8 @@ pub(crate) fn discard(pipe: &impl AsFd, bytes: usize) {
     drop(read_rest(&[], pipe, left));
 }
 
-/// Reads bytes that are there, behind those that were read before. Should a client have taken some out of its own pipe, zeros stand in their place: who has got
-/// the beginning of the frame must get as much as was announced.
+/// Reads bytes that are there, behind those that were read before. Should a client have taken some out of its own pipe,
+/// zeros stand in their place: who has got the beginning of the frame must get as much as was announced.
 pub(crate) fn read_rest(beginning: &[u8], pipe: &impl AsFd, bytes: usize) -> Vec<u8> {
     let mut read = vec![0; beginning.len() + bytes];
     read[..beginning.len()].copy_from_slice(beginning);

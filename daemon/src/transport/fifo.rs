@@ -18,7 +18,7 @@ use pipebus_proto::frame::PROTOCOL_VERSION;
 use pipebus_proto::knock::{Knock, KnockFinder};
 use pipebus_proto::place::{Place, Surroundings};
 use pipebus_proto::wire::encode_control;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, Resource, Rlimit};
 use tokio::net::unix::pipe;
@@ -47,7 +47,8 @@ pub type Inherited = OwnedFd;
 pub fn inherited_door() -> io::Result<Option<Inherited>> {
     let Some(fd) = sd_notify::listen_fds()?.next() else { return Ok(None) };
     #[expect(unsafe_code, reason = "no library hands over a FIFO: they know sockets only")]
-    // SAFETY: systemd opened this descriptor for this process alone, as LISTEN_PID says, and nothing else here takes it.
+    // SAFETY: systemd opened this descriptor for this process alone, as LISTEN_PID says, and nothing else here takes
+    // it.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
@@ -160,9 +161,14 @@ impl Listener {
         let (up_path, down_path) = (self.directory.place().up(&knock.id), self.directory.place().down(&knock.id));
         let down = open_fifo(&down_path, OFlags::WRONLY)?;
         let up = open_fifo(&up_path, OFlags::RDONLY)?;
-        let (down_uid, up_uid) = (self.check(&down)?, self.check(&up)?);
+        let (down_facts, up_facts) = (self.check(&down)?, self.check(&up)?);
+        let (down_uid, up_uid) = (down_facts.st_uid, up_facts.st_uid);
         if down_uid != up_uid {
             return Err(Unfit::Owners(down_uid, up_uid));
+        }
+        // Renamed while they were opened, one can be both: the broker would answer itself for ever.
+        if (down_facts.st_dev, down_facts.st_ino) == (up_facts.st_dev, up_facts.st_ino) {
+            return Err(Unfit::Same);
         }
         let _ = fs::remove_file(&up_path);
         let _ = fs::remove_file(&down_path);
@@ -172,8 +178,8 @@ impl Listener {
         Ok((arrived, knock.version))
     }
 
-    /// Whether this is a FIFO that only its owner and the broker can open. Returns the owner.
-    fn check(&self, fd: &OwnedFd) -> Result<u32, Unfit> {
+    /// Whether this is a FIFO that only its owner and the broker can open.
+    fn check(&self, fd: &OwnedFd) -> Result<Stat, Unfit> {
         let facts = rustix::fs::fstat(fd)?;
         if FileType::from_raw_mode(facts.st_mode) != FileType::Fifo {
             return Err(Unfit::NotFifo);
@@ -185,7 +191,7 @@ impl Listener {
         if facts.st_mode & 0o007 != 0 || of_group {
             return Err(Unfit::Mode(facts.st_mode & 0o7777));
         }
-        Ok(facts.st_uid)
+        Ok(facts)
     }
 
     /// With the spare descriptors given up, there is room to tell one client that there is none.
@@ -237,6 +243,8 @@ enum Unfit {
     NotFifo,
     #[error("it has other names (hard links)")]
     Links,
+    #[error("the two FIFOs are one")]
+    Same,
     #[error("others may open it (mode {0:04o})")]
     Mode(u32),
     #[error("the two FIFOs have different owners, {0} and {1}")]

@@ -95,8 +95,8 @@ fn lend_all(pipe: &File, mut batch: &mut [u8]) -> rustix::io::Result<()> {
     while !batch.is_empty() {
         let slice = [IoSliceRaw::from_slice_mut(batch)];
         // SAFETY: `pipe` is opened to write by `open_writer`, so that the kernel only reads the memory. Without GIFT it
-        // keeps the pages itself as long as they are in a pipe: what is done to the memory meanwhile changes at most what
-        // the other end reads, which looks at no byte.
+        // keeps the pages itself as long as they are in a pipe: what is done to the memory meanwhile changes at most
+        // what the other end reads, which looks at no byte.
         let bytes = retry_on_intr(|| unsafe { vmsplice(pipe, &slice, SpliceFlags::empty()) })?;
         batch = &mut batch[bytes..];
     }

@@ -1,6 +1,7 @@
 //! Direct: a span that is written at once, past the queue, because nothing waits in it.
 //!
-//! The queue still knows of it: while it is being written it is in flight, and what the client did not take comes first.
+//! The queue still knows of it: while it is being written it is in flight, and what the client did not take comes
+//! first.
 
 use std::time::Instant;
 
@@ -11,8 +12,8 @@ use pipebus_proto::splitter::Span;
 use super::{Entry, Queue, Unfinished};
 
 impl Queue {
-    /// Whether `span` may be written at once: nothing waits or is in flight, and the client knows what it needs to know.
-    /// If so, its `bytes` are in flight until [`Queue::end_direct`].
+    /// Whether `span` may be written at once: nothing waits or is in flight, and the client knows what it needs to
+    /// know. If so, its `bytes` are in flight until [`Queue::end_direct`].
     ///
     /// Of the span only its description counts: its bytes may be elsewhere.
     pub fn begin_direct(&mut self, span: &Span, bytes: usize) -> bool {
@@ -23,16 +24,16 @@ impl Queue {
         true
     }
 
-    /// Whether the client knows what it needs to know about a span, so that [`Queue::begin_direct`] will let it pass when
-    /// nothing waits any more.
+    /// Whether the client knows what it needs to know about a span, so that [`Queue::begin_direct`] will let it pass
+    /// when nothing waits any more.
     pub fn is_known(&self, span: &Span) -> bool {
         (span.kind == Kind::Reply || self.topics_told.contains(&span.topic))
             && self.senders_told.contains(&span.sender)
             && (span.part.begins() || self.passes(span))
     }
 
-    /// Of the `bytes` that might be written at once so many have been. Where they end within a frame, `rest` is the rest
-    /// of it, which comes before all else; whole frames that are left are pushed like any others.
+    /// Of the `bytes` that might be written at once so many have been. Where they end within a frame, `rest` is the
+    /// rest of it, which comes before all else; whole frames that are left are pushed like any others.
     pub fn end_direct(&mut self, span: &Span, bytes: usize, written: usize, rest: Bytes, now: Instant) {
         self.in_flight -= bytes;
         if written == 0 {
