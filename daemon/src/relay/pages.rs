@@ -18,8 +18,9 @@ use crate::transport::{Reader, Writer};
 /// A pipe that nobody waits for.
 pub(crate) type Pipe = OwnedFd;
 
-/// What of a frame is still in its publisher's pipe stays there if it has at least so many bytes.
-pub(crate) const PAGES_BYTES_MIN: usize = 32 * 1024;
+/// What of a frame is still in its publisher's pipe stays there if it has at least so many bytes: from a payload of 32
+/// KiB on, of which the first bytes may have been read with the head. `pipebus bench throughput --size 32768`.
+pub(crate) const PAGES_BYTES_MIN: usize = 32 * 1024 - 256;
 
 /// What the pipe of an instance that carries large messages grows to: the most that the kernel allows users who are not
 /// root (pipe(7), fs.pipe-max-size).
