@@ -46,7 +46,7 @@ impl Delivery<'_> {
                 continue;
             };
             let taken = relay::share_with(scratch.pipe(), direct.writer(), span.bytes.len());
-            if let Some(behind) = direct.end_within(span, taken) {
+            if let Some(behind) = direct.end_within(taken) {
                 self.push(target, behind);
             }
         }

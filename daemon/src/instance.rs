@@ -32,7 +32,7 @@ const DRAIN_WAIT: Duration = Duration::from_millis(50);
 /// How much is taken then: what a client's pipe may hold, of any size that its user can give it.
 const DRAIN_BYTES_MAX: u64 = 1024 * 1024;
 
-/// How much is taken from one client before others have their turn: about 100 microseconds' worth.
+/// How much is taken from one client before others on its thread have their turn.
 const TURN_BYTES_MAX: u64 = 256 * 1024;
 
 /// How long a client that is told to go may take to read why.

@@ -162,7 +162,7 @@ impl Outbox {
         if let Some(direct) = self.begin(&mut state, &span, span.bytes.len()) {
             drop(state);
             let written = direct.write(&span.bytes);
-            match direct.end_within(&span, written) {
+            match direct.end_within(written) {
                 Some(behind) => span = behind,
                 None => return Pushed::Queued,
             }

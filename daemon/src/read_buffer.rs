@@ -60,7 +60,7 @@ impl ReadBuffer {
     /// Nothing is read unless it returns.
     pub(crate) async fn read(&mut self, reader: &mut Reader, wanted: usize) -> io::Result<usize> {
         if self.look_first {
-            let mut bytes = vec![0; if self.one_by_one { wanted.max(LOOK_AHEAD_BYTES) } else { READ_BYTES }];
+            let mut bytes = vec![0; self.bytes_max(wanted).min(wanted.max(READ_BYTES))];
             match try_read(reader, &mut bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.look_first = false,
                 read => {
@@ -72,6 +72,11 @@ impl ReadBuffer {
         std::future::poll_fn(|context| self.poll_read(context, reader, wanted)).await
     }
 
+    /// How much may be read at once, when a frame lacks `wanted` bytes.
+    fn bytes_max(&self, wanted: usize) -> usize {
+        if self.one_by_one { wanted.max(LOOK_AHEAD_BYTES) } else { usize::MAX }
+    }
+
     fn poll_read(&mut self, context: &mut Context<'_>, reader: &mut Reader, wanted: usize) -> Poll<io::Result<usize>> {
         if self.bytes.capacity() == 0 {
             self.bytes = POOL.with_borrow_mut(Vec::pop).unwrap_or_default();
@@ -81,7 +86,7 @@ impl ReadBuffer {
             self.bytes.reserve(room);
         }
         let before = self.bytes.len();
-        let max = if self.one_by_one { wanted.max(LOOK_AHEAD_BYTES) } else { usize::MAX };
+        let max = self.bytes_max(wanted);
         // Reading never waits between taking bytes and returning, so a future made for each poll is as good as one.
         let polled = pin!(reader.read_buf(&mut (&mut self.bytes).limit(max))).poll(context);
         if polled.is_pending() && before == 0 {

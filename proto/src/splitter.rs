@@ -143,14 +143,6 @@ pub struct Frames {
     rest: Bytes,
 }
 
-impl Frames {
-    /// The same frames in memory of their own, not shared with what was read together with them.
-    #[must_use]
-    pub fn detached(&self) -> Frames {
-        Frames { rest: Bytes::copy_from_slice(&self.rest) }
-    }
-}
-
 impl Iterator for Frames {
     type Item = Frame;
 

@@ -81,7 +81,8 @@ impl Direct<'_> {
     }
 
     /// So many bytes of the span have been written. Returns the frames behind, which are to be pushed.
-    pub(crate) fn end_within(self, span: &Span, written: usize) -> Option<Span> {
+    pub(crate) fn end_within(self, written: usize) -> Option<Span> {
+        let span = self.span;
         if written == 0 {
             self.finish(0, 0, Bytes::new());
             return Some(span.clone());

@@ -41,8 +41,8 @@ pub(crate) async fn move_until<T>(_: &T, _: &Writer, _: usize, _: Instant, _: im
 
 pub(crate) fn discard<T>(_: &T, _: usize) {}
 
-pub(crate) fn read_rest<T>(_: &[u8], _: &T, bytes: usize) -> Vec<u8> {
-    vec![0; bytes]
+pub(crate) fn read_rest<T>(beginning: &[u8], _: &T, bytes: usize) -> Vec<u8> {
+    vec![0; beginning.len() + bytes]
 }
 
 pub(crate) enum Scratch {}

@@ -105,6 +105,7 @@ async fn wait_for(reader: &Reader, bytes: usize) -> usize {
 fn held(reader: &Reader) -> usize {
     rustix::io::ioctl_fionread(reader).map_or(0, |held| usize::try_from(held).unwrap_or(0))
 }
+
 /// Gives the first bytes of one pipe to another, which keeps them: returns how many, fewer if the other is full.
 pub(crate) fn share_with(pipe: &impl AsFd, writer: &Writer, bytes: usize) -> usize {
     moved(rustix::pipe::tee(pipe, writer, bytes, SpliceFlags::NONBLOCK))
@@ -127,12 +128,15 @@ pub(crate) async fn move_until(
     mut count: impl FnMut(usize),
 ) {
     let mut moved = 0;
-    while moved < bytes {
+    loop {
         // Told that it would block, tokio waits until there is room.
         let more = || Some(move_to(pipe, writer, bytes - moved)).filter(|more| *more > 0).ok_or(WouldBlock.into());
         let step = writer.try_io(more).unwrap_or(0);
         moved += step;
         count(step);
+        if moved == bytes {
+            return;
+        }
         let ready = timeout_at(until, writer.ready(Interest::WRITABLE)).await;
         if !ready.is_ok_and(|ready| ready.is_ok_and(|ready| !ready.is_write_closed())) {
             return;
@@ -195,7 +199,7 @@ thread_local! {
 
 impl Scratch {
     /// `None` if there is none to be had.
-    pub(crate) fn take() -> Option<Scratch> {
+    fn take() -> Option<Scratch> {
         SCRATCH.take().or_else(Scratch::make)
     }
 
