@@ -15,14 +15,14 @@ use crate::pages::{Lent, Pages, Pool};
 /// long as one more piece in a vectored write.
 pub(crate) const SHARED_BYTES_MIN: usize = 16 * 1024;
 
-/// Publishers wait while more than this waits to be written.
-const WAITING_BYTES_MAX: usize = 256 * 1024;
+/// Publishers wait while more than this waits to be written: half of what a pipe for large messages holds.
+const WAITING_BYTES_MAX: usize = 512 * 1024;
 
 /// What is copied together is kept in pieces of so many bytes, or more for a larger message.
 const TAIL_BYTES: usize = 64 * 1024;
 
 /// How often the broker is asked to confirm, in bytes: so much at most is in doubt, besides what the pipe holds.
-const CONFIRM_BYTES: usize = 256 * 1024;
+const CONFIRM_BYTES: usize = 1024 * 1024;
 
 /// What is to be written next.
 #[derive(Debug)]

@@ -59,13 +59,10 @@ struct Outlet<'a> {
 impl Outlet<'_> {
     /// Writes all of it. What has been written is gone from `batch`, even if this fails.
     async fn write(&mut self, batch: &mut VecDeque<Piece>) -> io::Result<()> {
-        while let Some(first) = batch.front_mut() {
+        while let Some(first) = batch.front() {
             match first {
                 Piece::Bytes(_) => self.write_some(batch).await?,
-                Piece::Lent(lent) => {
-                    self.lend(lent).await?;
-                    batch.pop_front();
-                }
+                Piece::Lent(_) => self.lend_some(batch).await?,
             }
         }
         Ok(())
@@ -92,20 +89,28 @@ impl Outlet<'_> {
         Ok(())
     }
 
-    /// Lends all of a message.
-    async fn lend(&mut self, lent: &mut Lent) -> io::Result<()> {
+    /// Lends of the first pieces that are to be lent as much as the pipe takes at once.
+    async fn lend_some(&mut self, batch: &mut VecDeque<Piece>) -> io::Result<()> {
         self.grow(LARGE_PIPE_BYTES);
-        while lent.len() > 0 {
-            let slices: Vec<_> = lent.slices().take(SLICES_MAX).collect();
-            let taken = match lend(&self.writer, &slices).await {
-                // The system can't do it. Written, it is the same for whoever reads it.
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                    self.pool.give_up();
-                    self.write_slices(slices.into_iter()).await?.0
-                }
-                taken => taken?,
-            };
-            lent.advance(taken);
+        let lent = batch.iter().map_while(|piece| if let Piece::Lent(lent) = piece { Some(lent) } else { None });
+        let slices: Vec<_> = lent.flat_map(Lent::slices).take(SLICES_MAX).collect();
+        let mut taken = match lend(&self.writer, &slices).await {
+            // The system can't do it. Written, it is the same for whoever reads it.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                self.pool.give_up();
+                self.write_slices(slices.into_iter()).await?.0
+            }
+            taken => taken?,
+        };
+        while let Some(Piece::Lent(first)) = batch.front_mut()
+            && taken > 0
+        {
+            let of_first = taken.min(first.len());
+            first.advance(of_first);
+            taken -= of_first;
+            if first.len() == 0 {
+                batch.pop_front();
+            }
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! Delivery: a span to all who get it, at once to those whose pipe takes it, past their queues; to the others as they
 //! have room.
 //!
-//! A large frame that is still in its publisher's pipe has a way of its own, in [`large`].
+//! Large frames that are still in their publisher's pipe have a way of their own: [`gathered`], then [`large`].
 
+pub(crate) mod gathered;
 pub(crate) mod large;
 
 use std::sync::Arc;

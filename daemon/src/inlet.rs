@@ -18,6 +18,7 @@ use crate::core::policy::Peer;
 use crate::core::queue::Introductions;
 use crate::core::routes::Route;
 use crate::delivery::Delivery;
+use crate::delivery::gathered::Gathered;
 use crate::delivery::large::Large;
 use crate::loans::Loan;
 use crate::outbox::Outbox;
@@ -146,7 +147,7 @@ impl Inlet {
         Ok(true)
     }
 
-    /// Sends a large frame on its way whose beginning is in the buffer and whose rest stays in the pipe; `false` if
+    /// Sends large frames on their way of which the first begins in the buffer and the rest is in the pipe; `false` if
     /// there is none, or it has to be read like any other.
     async fn take_in_large(&mut self, buffer: &mut ReadBuffer, reader: &Reader) -> Result<bool, Refused> {
         let Some((span, in_pipe)) = begun_frame(buffer.bytes()) else { return Ok(false) };
@@ -154,32 +155,32 @@ impl Inlet {
             return Ok(false);
         }
         let pipe = self.pipe.get_or_insert_with(|| relay::Source::of(reader));
-        if !pipe.has_whole(reader, in_pipe).await {
+        let whole = pipe.has_whole(reader, in_pipe).await;
+        let Some(gathered) = whole.then(|| Gathered::gather(buffer.bytes(), reader, pipe)).flatten() else {
             // It may be smaller than it was: whose it is can change that.
             self.pipe = None;
             buffer.look_first();
             return Ok(false);
-        }
-        self.verify(&span).map_err(protocol)?;
-        let beginning = &buffer.bytes()[..];
-        let way = self.way(&span, beginning.len() - HEAD_BYTES + in_pipe).await?;
-        let loan = self.loan_of(&span);
-        self.outbox.counters.bytes_in.add(in_pipe as u64);
+        };
+        let span = &gathered.span;
+        self.verify(span).map_err(protocol)?;
+        let way = self.way(span, gathered.frame_bytes - HEAD_BYTES).await?;
+        let loan = self.loan_of(span);
+        self.outbox.counters.bytes_in.add(gathered.taken as u64);
         self.outbox.counters.messages_in.add(span.messages());
-        trace!(topic = span.topic.0, bytes = beginning.len() + in_pipe, "moving");
+        trace!(topic = span.topic.0, frames = span.frames, bytes = gathered.bytes(), "moving");
         match way {
             Way::Subscribers(route) => {
                 let own = self.outbox.clone();
-                let (loan, owner) = (loan.as_ref(), &own.owner);
-                let large = Large { span: &span, beginning, pipe: reader, in_pipe, loan, owner };
+                let large = Large { gathered: &gathered, loan: loan.as_ref(), owner: &own.owner };
                 let mut delivery = self.delivery(&route);
                 if let Some(laggards) = delivery.deliver_large(large) {
                     Box::pin(delivery.catch_up(laggards)).await;
                 }
             }
-            _ => relay::discard(reader, in_pipe),
+            _ => relay::discard(gathered.scratch().pipe(), gathered.bytes()),
         }
-        buffer.bytes().clear();
+        gathered.end(buffer.bytes());
         buffer.read_one_by_one(true);
         Ok(true)
     }
@@ -187,7 +188,7 @@ impl Inlet {
     /// The loan that a frame belongs to, until its message ends.
     fn loan_of(&mut self, span: &Span) -> Option<Arc<Loan>> {
         if span.part.begins() {
-            self.loan = span.loaned.then(|| Arc::new(Loan::new(self.id, span.first, self.outbox.clone())));
+            self.loan = span.loaned.then(|| Arc::new(Loan::new(self.id, span.first..=span.last, self.outbox.clone())));
         }
         if span.part.ends() { self.loan.take() } else { self.loan.clone() }
     }

@@ -4,6 +4,7 @@
 //! holds the [`Loan`]; when the last one lets go of it, the sender is told.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pipebus_proto::topic::InstanceId;
@@ -13,35 +14,35 @@ use crate::outbox::Outbox;
 /// Loans that one instance may have, after which it gets copies: many times what its pipe can hold.
 const LOANS_MAX: usize = 1024;
 
-/// A loaned message. Dropped, it is released.
+/// Loaned messages that go the same way. Dropped, they are released.
 #[derive(Debug)]
 pub(crate) struct Loan {
     sender: InstanceId,
-    sequence: u64,
+    sequences: RangeInclusive<u64>,
     /// The way back to the sender.
     to: Arc<Outbox>,
 }
 
 impl Loan {
-    pub(crate) fn new(sender: InstanceId, sequence: u64, to: Arc<Outbox>) -> Loan {
-        Loan { sender, sequence, to }
+    pub(crate) fn new(sender: InstanceId, sequences: RangeInclusive<u64>, to: Arc<Outbox>) -> Loan {
+        Loan { sender, sequences, to }
     }
 }
 
 impl Drop for Loan {
     fn drop(&mut self) {
-        self.to.release(self.sequence);
+        self.to.release(self.sequences.clone());
     }
 }
 
-/// What became of a message that was to be lent.
+/// What became of messages that were to be lent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lent {
-    /// The instance must get no pages of it: it has too many.
+    /// The instance must get no pages of them: it has too many.
     Refused,
-    /// It has been lent just now.
+    /// They have been lent just now.
     Now,
-    /// It was, with an earlier fragment.
+    /// They were, with an earlier fragment.
     Before,
 }
 
@@ -50,7 +51,7 @@ pub(crate) enum Lent {
 pub(crate) struct Loans(Mutex<VecDeque<Arc<Loan>>>);
 
 impl Loans {
-    /// Notes that the instance is about to get pages of this message, if it may.
+    /// Notes that the instance is about to get pages of these messages, if it may.
     pub(crate) fn lend(&self, loan: &Arc<Loan>) -> Lent {
         let mut loans = self.lock();
         if loans.back().is_some_and(|last| Arc::ptr_eq(last, loan)) {
@@ -76,7 +77,7 @@ impl Loans {
     pub(crate) fn consumed(&self, sender: InstanceId, sequence: u64) {
         let mut consumed = Vec::new();
         self.lock().retain(|loan| {
-            let done = loan.sender == sender && loan.sequence <= sequence;
+            let done = loan.sender == sender && *loan.sequences.end() <= sequence;
             if done {
                 consumed.push(loan.clone());
             }

@@ -6,6 +6,7 @@
 
 mod direct;
 
+use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -256,12 +257,12 @@ impl Outbox {
     }
 
     /// Nobody reads these loaned messages of the instance any more.
-    pub(crate) fn release(&self, sequence: u64) {
+    pub(crate) fn release(&self, sequences: RangeInclusive<u64>) {
         let mut state = self.lock();
         if state.farewell.is_some() {
             return;
         }
-        state.released.push(sequence);
+        state.released.extend(sequences);
         if state.released.len() > RELEASED_WAITING_MAX {
             warn!(instance = state.instance.0, "lends on and reads no answers, so it is disconnected");
             self.kick(&mut state);

@@ -84,22 +84,17 @@ impl Direct<'_> {
     pub(crate) fn end_within(self, written: usize) -> Option<Span> {
         let span = self.span;
         if written == 0 {
-            self.finish(0, 0, Bytes::new());
+            self.end(0, 0, Bytes::new());
             return Some(span.clone());
         }
         let (of_frame, behind) = span.clone().rest_from(written);
         let messages = span.messages() - behind.as_ref().map_or(0, Span::messages);
-        self.finish(messages, written, of_frame);
+        self.end(messages, written, of_frame);
         behind
     }
 
-    /// So many bytes of a frame have been written, and the rest of it is to follow. If none, it is to be pushed.
-    pub(crate) fn end(self, written: usize, rest: Bytes) {
-        let messages = if written > 0 { self.span.messages() } else { 0 };
-        self.finish(messages, written, rest);
-    }
-
-    fn finish(self, messages: u64, written: usize, rest: Bytes) {
+    /// So many messages have been begun with so many bytes, and the rest of the last frame is to follow.
+    pub(crate) fn end(self, messages: u64, written: usize, rest: Bytes) {
         let Direct { outbox, span, bytes, writer } = self;
         let mut state = outbox.lock();
         state.queue.end_direct(span, bytes, written, rest, Instant::now().into_std());

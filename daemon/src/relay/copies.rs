@@ -26,6 +26,10 @@ impl Source {
         false
     }
 
+    pub(crate) fn has(&mut self, _: &Reader, _: usize) -> bool {
+        false
+    }
+
     pub(crate) fn taken(&mut self, _: usize) {}
 }
 
@@ -41,8 +45,8 @@ pub(crate) async fn move_until<T>(_: &T, _: &Writer, _: usize, _: Instant, _: im
 
 pub(crate) fn discard<T>(_: &T, _: usize) {}
 
-pub(crate) fn read_rest<T>(beginning: &[u8], _: &T, bytes: usize) -> Vec<u8> {
-    vec![0; beginning.len() + bytes]
+pub(crate) fn read_rest<T>(_: &T, bytes: usize) -> Vec<u8> {
+    vec![0; bytes]
 }
 
 pub(crate) enum Scratch {}
@@ -50,6 +54,18 @@ pub(crate) enum Scratch {}
 impl Scratch {
     pub(crate) fn of(_: &[u8]) -> Option<Scratch> {
         None
+    }
+
+    pub(crate) fn take() -> Option<Scratch> {
+        None
+    }
+
+    pub(crate) fn put(&self, _: &[u8]) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn put_from<T>(&self, _: &T, _: usize) -> usize {
+        match *self {}
     }
 
     pub(crate) fn with_part_of<T>(_: &T, _: usize, _: usize) -> Option<Scratch> {

@@ -1,22 +1,18 @@
 //! Pages: a pipe's pages go to other pipes as they are, by splice(2) and tee(2).
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io::ErrorKind::WouldBlock;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, SpliceFlags};
+use rustix::pipe::SpliceFlags;
 use tokio::io::Interest;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use crate::transport::{Reader, Writer};
-
-/// A pipe that nobody waits for.
-pub(crate) type Pipe = OwnedFd;
 
 /// What of a frame is still in its publisher's pipe stays there if it has at least so many bytes: from a payload of 32
 /// KiB on, of which the first bytes may have been read with the head. `pipebus bench throughput --size 32768`.
@@ -24,7 +20,7 @@ pub(crate) const PAGES_BYTES_MIN: usize = 32 * 1024 - 256;
 
 /// What the pipe of an instance that carries large messages grows to: the most that the kernel allows users who are not
 /// root (pipe(7), fs.pipe-max-size).
-const PIPE_BYTES: usize = 1024 * 1024;
+pub(super) const PIPE_BYTES: usize = 1024 * 1024;
 
 /// What a pipe has to hold besides a frame: it holds pages, and a frame seldom begins and ends with one.
 const SLACK_BYTES: usize = 2 * 4096;
@@ -57,8 +53,7 @@ impl Source {
         Source { bytes_max: grow(reader), bytes: 0 }
     }
 
-    /// Waits until so many bytes are in the pipe, which are then taken as gone; not for long, and not at all if they
-    /// can't be.
+    /// Waits until so many bytes are in the pipe; not for long, and not at all if they can't be.
     pub(crate) async fn has_whole(&mut self, reader: &Reader, bytes: usize) -> bool {
         if self.bytes < bytes {
             if bytes + SLACK_BYTES > self.bytes_max {
@@ -70,11 +65,15 @@ impl Source {
             // In a box, since it is seldom: each instance would have room for it otherwise.
             self.bytes = Box::pin(wait_for(reader, bytes)).await;
         }
-        let whole = self.bytes >= bytes;
-        if whole {
-            self.taken(bytes);
+        self.bytes >= bytes
+    }
+
+    /// Whether so many bytes are in the pipe now.
+    pub(crate) fn has(&mut self, reader: &Reader, bytes: usize) -> bool {
+        if self.bytes < bytes {
+            self.bytes = held(reader);
         }
-        whole
+        self.bytes >= bytes
     }
 
     /// So many bytes are no longer in the pipe.
@@ -145,7 +144,7 @@ pub(crate) async fn move_until(
 }
 
 /// What is not moved goes through memory: nothing is lost if the kernel does not know how.
-fn moved(result: rustix::io::Result<usize>) -> usize {
+pub(super) fn moved(result: rustix::io::Result<usize>) -> usize {
     static SAID: OnceLock<()> = OnceLock::new();
     match result {
         Ok(bytes) => bytes,
@@ -168,15 +167,14 @@ pub(crate) fn discard(pipe: &impl AsFd, bytes: usize) {
     {
         left -= moved;
     }
-    drop(read_rest(&[], pipe, left));
+    drop(read_rest(pipe, left));
 }
 
-/// Reads bytes that are there, behind those that were read before. Should a client have taken some out of its own pipe,
-/// zeros stand in their place: who has got the beginning of the frame must get as much as was announced.
-pub(crate) fn read_rest(beginning: &[u8], pipe: &impl AsFd, bytes: usize) -> Vec<u8> {
-    let mut read = vec![0; beginning.len() + bytes];
-    read[..beginning.len()].copy_from_slice(beginning);
-    let mut at = beginning.len();
+/// Reads bytes that are there. Should they not be, against all that is known, zeros stand in their place: who has got the
+/// beginning of a frame must get as much as was announced.
+pub(crate) fn read_rest(pipe: &impl AsFd, bytes: usize) -> Vec<u8> {
+    let mut read = vec![0; bytes];
+    let mut at = 0;
     while at < read.len() {
         match rustix::io::read(pipe, &mut read[at..]) {
             Ok(count @ 1..) => at += count,
@@ -185,55 +183,4 @@ pub(crate) fn read_rest(beginning: &[u8], pipe: &impl AsFd, bytes: usize) -> Vec
         }
     }
     read
-}
-
-/// A pipe of this thread's own, empty when it is taken: for bytes that are to go to many, or that wait for one.
-pub(crate) struct Scratch {
-    reader: Pipe,
-    writer: Pipe,
-}
-
-thread_local! {
-    static SCRATCH: Cell<Option<Scratch>> = const { Cell::new(None) };
-}
-
-impl Scratch {
-    /// `None` if there is none to be had.
-    fn take() -> Option<Scratch> {
-        SCRATCH.take().or_else(Scratch::make)
-    }
-
-    fn make() -> Option<Scratch> {
-        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-        rustix::pipe::fcntl_setpipe_size(&writer, PIPE_BYTES).ok()?;
-        Some(Scratch { reader, writer })
-    }
-
-    /// A scratch pipe with these bytes in it.
-    pub(crate) fn of(bytes: &[u8]) -> Option<Scratch> {
-        let scratch = Scratch::take()?;
-        (rustix::io::write(&scratch.writer, bytes) == Ok(bytes.len())).then_some(scratch)
-    }
-
-    /// A scratch pipe with what comes in `pipe` behind `from`, up to `to`; `pipe` keeps all.
-    pub(crate) fn with_part_of(pipe: &impl AsFd, from: usize, to: usize) -> Option<Scratch> {
-        let scratch = Scratch::take()?;
-        let shared = moved(rustix::pipe::tee(pipe, &scratch.writer, to, SpliceFlags::NONBLOCK));
-        if shared < to {
-            return None;
-        }
-        discard(&scratch.reader, from);
-        Some(scratch)
-    }
-
-    /// Where its bytes are.
-    pub(crate) fn pipe(&self) -> &Pipe {
-        &self.reader
-    }
-
-    /// Empties it and gives it back. Without this it is not used again.
-    pub(crate) fn give_back(self, bytes_left: usize) {
-        discard(&self.reader, bytes_left);
-        SCRATCH.set(Some(self));
-    }
 }

@@ -1,0 +1,104 @@
+//! Gathered: large frames that were taken out of their publisher's pipe together, so that they go on together: whoever
+//! gets them is woken once, not for each.
+
+use bytes::{Bytes, BytesMut};
+use pipebus_proto::frame::{HEAD_BYTES, Head, Part};
+use pipebus_proto::splitter::{Span, begun_frame};
+use pipebus_proto::wire::{decode_head, encode_head};
+
+use crate::relay::{self, Scratch, Source};
+use crate::transport::{Reader, try_read};
+
+/// No more is gathered than fits a scratch pipe, of which each frame takes a page more than it fills, or two.
+const GATHERED_BYTES_MAX: usize = 768 * 1024;
+
+/// Frames of one sender that go the same way and are of one length. Their heads are the broker's copies, behind each is
+/// what the client wrote.
+pub(crate) struct Gathered {
+    /// Without its bytes.
+    pub(crate) span: Span,
+    pub(crate) frame_bytes: usize,
+    scratch: Scratch,
+    first: Head,
+    /// How much of the next frame is behind them, for which there was no room.
+    behind: usize,
+    /// How many bytes have been taken out of the publisher's pipe.
+    pub(crate) taken: usize,
+}
+
+impl Gathered {
+    /// Takes the large frame that begins in `buffer`, which is known to be whole in the pipe behind it, and those like it
+    /// that follow. What was read and is not like it is left in `buffer`. `None` if the frame has to be read.
+    pub(crate) fn gather(buffer: &mut BytesMut, reader: &Reader, source: &mut Source) -> Option<Gathered> {
+        let (span, in_pipe) = begun_frame(buffer)?;
+        let first = decode_head(buffer).ok()??;
+        let scratch = Scratch::take().filter(|scratch| scratch.put(buffer))?;
+        let taken = scratch.put_from(reader, in_pipe);
+        source.taken(taken);
+        let frame_bytes = first.frame_bytes();
+        let behind = if taken < in_pipe { buffer.len() + taken } else { 0 };
+        buffer.clear();
+        let mut gathered = Gathered { span, frame_bytes, scratch, first, behind, taken };
+        if behind > 0 {
+            gathered.end(buffer);
+            return None;
+        }
+        while gathered.span.part == Part::Whole && gathered.take_next(buffer, reader, source) {}
+        Some(gathered)
+    }
+
+    /// Takes the next frame if it is like the others and wholly there. Otherwise there are no more.
+    fn take_next(&mut self, buffer: &mut BytesMut, reader: &Reader, source: &mut Source) -> bool {
+        if self.bytes() + self.frame_bytes > GATHERED_BYTES_MAX || !source.has(reader, self.frame_bytes) {
+            return false;
+        }
+        let mut head = [0; HEAD_BYTES];
+        let read = try_read(reader, &mut head).unwrap_or(0);
+        source.taken(read);
+        self.taken += read;
+        let like_the_others = Head { sequence: self.span.last.wrapping_add(1), ..self.first };
+        if head[..read] != encode_head(&like_the_others) || !self.scratch.put(&head) {
+            buffer.extend_from_slice(&head[..read]);
+            return false;
+        }
+        let body = self.frame_bytes - HEAD_BYTES;
+        let taken = self.scratch.put_from(reader, body);
+        source.taken(taken);
+        self.taken += taken;
+        if taken < body {
+            self.behind = HEAD_BYTES + taken;
+            return false;
+        }
+        self.span.last += 1;
+        self.span.frames += 1;
+        true
+    }
+
+    /// Where they are: a pipe that nobody else knows.
+    pub(crate) fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// How many bytes they have together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.span.frames as usize * self.frame_bytes
+    }
+
+    /// How many messages begin in its first bytes, which are whole frames.
+    pub(crate) fn messages_in(&self, bytes: usize) -> u64 {
+        if self.span.part.begins() { (bytes / self.frame_bytes) as u64 } else { 0 }
+    }
+
+    /// The frames that begin at `at` and behind it, of which these are the bytes; `None` if there are none.
+    pub(crate) fn span_from(&self, at: usize, bytes: Bytes) -> Option<Span> {
+        let before = u32::try_from(at.div_ceil(self.frame_bytes)).unwrap_or(u32::MAX);
+        let frames = self.span.frames.checked_sub(before).filter(|frames| *frames > 0)?;
+        Some(Span { bytes, first: self.span.first + u64::from(before), frames, ..self.span.clone() })
+    }
+
+    /// All that was gathered has gone on: what is behind it is to be read like anything else.
+    pub(crate) fn end(self, buffer: &mut BytesMut) {
+        buffer.extend_from_slice(&relay::read_rest(self.scratch.pipe(), self.behind));
+        self.scratch.give_back(0);
+    }
+}
