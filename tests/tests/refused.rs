@@ -270,7 +270,6 @@ fn where_nobody_can_move_pages_all_is_written_and_read() {
 }
 
 #[test]
-#[ignore = "tokio is told that a pipe is full where the kernel refuses to move pages, so the goodbye waits for room"]
 fn who_leaves_a_broker_that_can_not_move_pages_is_told_goodbye() {
     if !can_refuse_pages() {
         return;

@@ -37,7 +37,7 @@ pub(crate) fn share_with<T>(_: &T, _: &Writer, _: usize) -> usize {
     0
 }
 
-pub(crate) fn move_to<T>(_: &T, _: &Writer, _: usize) -> usize {
+pub(crate) fn move_to<T, U>(_: &T, _: &U, _: usize) -> usize {
     0
 }
 

@@ -1,7 +1,7 @@
 //! Pages: a pipe's pages go to other pipes as they are, by splice(2) and tee(2).
 
 use std::fs::File;
-use std::io::ErrorKind::WouldBlock;
+use std::io::ErrorKind::{UnexpectedEof, WouldBlock};
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -107,12 +107,12 @@ fn held(reader: &Reader) -> usize {
 
 /// Gives the first bytes of one pipe to another, which keeps them: returns how many, fewer if the other is full.
 pub(crate) fn share_with(pipe: &impl AsFd, writer: &Writer, bytes: usize) -> usize {
-    moved(rustix::pipe::tee(pipe, writer, bytes, SpliceFlags::NONBLOCK))
+    moved(rustix::pipe::tee(pipe, writer, bytes, SpliceFlags::NONBLOCK)).unwrap_or(0)
 }
 
 /// Moves the first bytes of one pipe to another: returns how many, fewer if the other is full.
-pub(crate) fn move_to(pipe: &impl AsFd, writer: &Writer, bytes: usize) -> usize {
-    moved(rustix::pipe::splice(pipe, None, writer, None, bytes, SpliceFlags::NONBLOCK))
+pub(crate) fn move_to(pipe: &impl AsFd, to: &impl AsFd, bytes: usize) -> usize {
+    moved(rustix::pipe::splice(pipe, None, to, None, bytes, SpliceFlags::NONBLOCK)).unwrap_or(0)
 }
 
 /// The same, as the other has room, until then; `count` is told of every step.
@@ -126,34 +126,38 @@ pub(crate) async fn move_until(
     until: Instant,
     mut count: impl FnMut(usize),
 ) {
-    let mut moved = 0;
-    loop {
-        // Told that it would block, tokio waits until there is room.
-        let more = || Some(move_to(pipe, writer, bytes - moved)).filter(|more| *more > 0).ok_or(WouldBlock.into());
-        let step = writer.try_io(more).unwrap_or(0);
-        moved += step;
-        count(step);
-        if moved == bytes {
-            return;
-        }
-        let ready = timeout_at(until, writer.ready(Interest::WRITABLE)).await;
-        if !ready.is_ok_and(|ready| ready.is_ok_and(|ready| !ready.is_write_closed())) {
-            return;
+    let mut left = bytes;
+    while left > 0 {
+        // Told that it would block, tokio waits until there is room: so only if there is none.
+        let more = || moved(rustix::pipe::splice(pipe, None, writer, None, left, SpliceFlags::NONBLOCK));
+        match writer.try_io(more) {
+            Ok(step) => {
+                left -= step;
+                count(step);
+            }
+            Err(error) if error.kind() == WouldBlock => {
+                let ready = timeout_at(until, writer.ready(Interest::WRITABLE)).await;
+                if !ready.is_ok_and(|ready| ready.is_ok_and(|ready| !ready.is_write_closed())) {
+                    return;
+                }
+            }
+            Err(_) => return,
         }
     }
 }
 
-/// What is not moved goes through memory: nothing is lost if the kernel does not know how.
-pub(super) fn moved(result: rustix::io::Result<usize>) -> usize {
+/// What was moved. What is not goes through memory: nothing is lost if the kernel does not know how.
+pub(super) fn moved(result: rustix::io::Result<usize>) -> std::io::Result<usize> {
     static SAID: OnceLock<()> = OnceLock::new();
     match result {
-        Ok(bytes) => bytes,
-        Err(Errno::AGAIN | Errno::PIPE | Errno::INTR) => 0,
+        // Nothing is where something was: it is not room that lacks.
+        Ok(0) => return Err(UnexpectedEof.into()),
+        Ok(_) | Err(Errno::AGAIN | Errno::INTR | Errno::PIPE | Errno::NOMEM) => {}
         Err(errno) => {
             SAID.get_or_init(|| warn!(error = %errno, "pages can't be moved from pipe to pipe, so bytes are copied"));
-            0
         }
     }
+    Ok(result?)
 }
 
 /// Takes the first bytes out of a pipe, and nobody gets them.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
-use super::pages::{PIPE_BYTES, discard, moved};
+use super::pages::{PIPE_BYTES, discard, move_to, moved};
 
 /// Pipes that wait in each thread's pool.
 const POOL_MAX: usize = 4;
@@ -48,13 +48,13 @@ impl Scratch {
 
     /// Moves the first bytes of another pipe behind what is in it: returns how many, fewer if there is no room.
     pub(crate) fn put_from(&self, pipe: &impl AsFd, bytes: usize) -> usize {
-        moved(rustix::pipe::splice(pipe, None, &self.writer, None, bytes, SpliceFlags::NONBLOCK))
+        move_to(pipe, &self.writer, bytes)
     }
 
     /// A scratch pipe with what comes in `pipe` behind `from`, up to `to`; `pipe` keeps all.
     pub(crate) fn with_part_of(pipe: &impl AsFd, from: usize, to: usize) -> Option<Scratch> {
         let scratch = Scratch::take()?;
-        let shared = moved(rustix::pipe::tee(pipe, &scratch.writer, to, SpliceFlags::NONBLOCK));
+        let shared = moved(rustix::pipe::tee(pipe, &scratch.writer, to, SpliceFlags::NONBLOCK)).ok()?;
         if shared < to {
             return None;
         }
