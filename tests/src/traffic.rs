@@ -45,6 +45,18 @@ impl Chance {
         let bits = self.below(21);
         (1 << bits) + self.below(1 << bits).min((1 << 20) - (1 << bits))
     }
+
+    /// So many of them. Most are as the one before: what is of one size goes together.
+    pub fn sizes(&mut self, count: u64) -> Vec<usize> {
+        let mut size = self.size();
+        let mut next = || {
+            if self.below(4) == 0 {
+                size = self.size();
+            }
+            size
+        };
+        (0..count).map(|_| next()).collect()
+    }
 }
 
 /// A client with a topic.
@@ -286,8 +298,8 @@ impl Calm {
         });
         // And with it the client.
         drop(runtime);
-        // A scratch pipe for each, and one /dev/null.
-        let kept = 1 + 2 * std::thread::available_parallelism().unwrap().get();
+        // Two scratch pipes for each, and one /dev/null.
+        let kept = 1 + 4 * std::thread::available_parallelism().unwrap().get();
         let start = tokio::time::Instant::now();
         loop {
             let now = fds(bus);

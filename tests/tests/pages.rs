@@ -107,7 +107,7 @@ fn everything_arrives(subscribers: usize, messages: u64, settings: &[&str]) {
     let bus = TestBus::start_with(settings);
     let calm = Calm::of(&bus);
     let mut publisher = Publisher::new(&bus, "mixed");
-    let sizes: Arc<Vec<usize>> = Arc::new((0..messages).scan(Chance(7), |chance, _| Some(chance.size())).collect());
+    let sizes = Arc::new(Chance(7).sizes(messages));
     let readers: Vec<_> = (0..subscribers)
         .map(|number| {
             let mut subscriber = Subscriber::new(&bus, "mixed", Overflow::Block);
@@ -155,8 +155,7 @@ fn who_may_lose_messages_gets_whole_ones_and_is_told_of_every_other() {
     let bus = TestBus::start_with(&["queue.bytes_max=524288"]);
     let calm = Calm::of(&bus);
     let mut publisher = Publisher::new(&bus, "mixed");
-    let mut chance = Chance(11);
-    let sizes: Vec<usize> = (0..MESSAGES).map(|_| chance.size()).collect();
+    let sizes = Chance(11).sizes(MESSAGES);
     let policies = [Overflow::DropOldest, Overflow::DropNewest, Overflow::Latest];
     let subscribers = policies.map(|policy| Subscriber::new(&bus, "mixed", policy));
     thread::scope(|scope| {

@@ -166,7 +166,9 @@ impl<'a> Laggards<'a> {
                 target.to.loans.take_back(loan);
             }
             let cut = taken.next_multiple_of(gathered.frame_bytes);
-            let of_rest = |from: usize, to: usize| if from < to { rest.slice(from - self.moved..to - self.moved) } else { Bytes::new() };
+            let of_rest = |from: usize, to: usize| {
+                if from < to { rest.slice(from - self.moved..to - self.moved) } else { Bytes::new() }
+            };
             if let Some(direct) = direct {
                 direct.end(gathered.messages_in(cut), taken, of_rest(taken, cut));
             }

@@ -7,8 +7,8 @@ use rustix::pipe::{PipeFlags, SpliceFlags};
 
 use super::pages::{PIPE_BYTES, discard, move_to, moved};
 
-/// Pipes that wait in each thread's pool.
-const POOL_MAX: usize = 4;
+/// Pipes that wait in each thread's pool: one to gather in, and one for who comes after.
+const POOL_MAX: usize = 2;
 
 /// A pipe that nobody waits for.
 pub(crate) type Pipe = OwnedFd;
