@@ -1,6 +1,6 @@
 //! Inlet: where one client's frames come in, are held against what the client may say, and go their way.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,13 +8,12 @@ use pipebus_proto::control::{Control, Overflow, Purpose, Reason, Regarding};
 use pipebus_proto::frame::{Call, HEAD_BYTES, Kind, Malformed, Part};
 use pipebus_proto::splitter::{Span, begun_frame, next_span};
 use pipebus_proto::topic::{InstanceId, TopicId};
-use pipebus_proto::wire::{decode_control, decode_metadata, encode_control};
+use pipebus_proto::wire::{decode_control, decode_metadata};
 use tracing::{debug, trace};
 
 use crate::admin;
 use crate::broker::Broker;
 use crate::core::bus::{Refused, Server};
-use crate::core::policy::Peer;
 use crate::core::queue::Introductions;
 use crate::core::routes::Route;
 use crate::delivery::Delivery;
@@ -27,21 +26,21 @@ use crate::transport::Reader;
 
 /// Where one client's frames come in.
 pub(crate) struct Inlet {
-    broker: Arc<Broker>,
-    id: InstanceId,
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) id: InstanceId,
     /// The way back to the client.
-    outbox: Arc<Outbox>,
-    /// A SenderInfo frame about the client.
+    pub(crate) outbox: Arc<Outbox>,
+    /// A SenderInfo frame about the client, once it has sent a message.
     introduction: Bytes,
     /// The last sequence number.
     sequence: u64,
-    unfinished: Option<Unfinished>,
+    unfinished: Option<Box<Unfinished>>,
     /// Of a loaned message that is unfinished.
     loan: Option<Arc<Loan>>,
     /// The client's pipe, once it has been made larger for large frames.
-    pipe: Option<relay::Source>,
+    pipe: Option<Box<relay::Source>>,
     /// What the client has declared, as far as it has been looked up.
-    declared: HashSet<(TopicId, Purpose)>,
+    declared: BTreeSet<(TopicId, Purpose)>,
     /// Rests of a span that did not fit somewhere; empty between spans.
     waiting: Vec<(Arc<Outbox>, Span, Overflow)>,
 }
@@ -69,24 +68,19 @@ enum Way {
 }
 
 impl Inlet {
-    pub(crate) fn new(broker: Arc<Broker>, id: InstanceId, outbox: Arc<Outbox>, peer: &Peer, name: &str) -> Inlet {
-        let introduction = Control::SenderInfo { sender: id, identity: peer.identity.clone(), name: name.to_owned() };
+    pub(crate) fn new(broker: Arc<Broker>, id: InstanceId, outbox: Arc<Outbox>) -> Inlet {
         Inlet {
             broker,
             id,
             outbox,
-            introduction: encode_control(&introduction),
+            introduction: Bytes::new(),
             sequence: 0,
             unfinished: None,
             loan: None,
             pipe: None,
-            declared: HashSet::new(),
+            declared: BTreeSet::new(),
             waiting: Vec::new(),
         }
-    }
-
-    pub(crate) fn broker(&self) -> &Broker {
-        &self.broker
     }
 
     /// So many bytes have been read from the client.
@@ -130,7 +124,8 @@ impl Inlet {
         // Nobody gets its pages: it is released as soon as it is in the queues.
         let _loan = self.loan_of(&span);
         self.outbox.counters.messages_in.add(span.messages());
-        trace!(topic = span.topic.0, frames = span.frames, bytes = span.bytes.len(), "routing");
+        let (instance, topic) = (self.id.0, span.topic.0);
+        trace!(instance, topic, frames = span.frames, bytes = span.bytes.len(), "routing");
         match way {
             Way::Subscribers(route) => {
                 let mut delivery = self.delivery(&route);
@@ -153,7 +148,7 @@ impl Inlet {
         if span.kind != Kind::Message || in_pipe < relay::PAGES_BYTES_MIN {
             return Ok(false);
         }
-        let pipe = self.pipe.get_or_insert_with(|| relay::Source::of(reader));
+        let pipe = self.pipe.get_or_insert_with(|| Box::new(relay::Source::of(reader)));
         if !pipe.has_whole(reader, in_pipe).await {
             // It may be smaller than it was: whose it is can change that.
             self.pipe = None;
@@ -166,7 +161,7 @@ impl Inlet {
         let loan = self.loan_of(&span);
         self.outbox.counters.bytes_in.add(in_pipe as u64);
         self.outbox.counters.messages_in.add(span.messages());
-        trace!(topic = span.topic.0, bytes = beginning.len() + in_pipe, "moving");
+        trace!(instance = self.id.0, topic = span.topic.0, bytes = beginning.len() + in_pipe, "moving");
         match way {
             Way::Subscribers(route) => {
                 let own = self.outbox.clone();
@@ -207,7 +202,7 @@ impl Inlet {
                 return true;
             }
         };
-        debug!(?control, "control");
+        debug!(instance = self.id.0, ?control, "control");
         match control {
             Control::Goodbye { .. } => return false,
             Control::Consumed { sender, sequence } => {
@@ -233,6 +228,9 @@ impl Inlet {
                 let sequence = self.sequence;
                 if span.first != sequence + 1 || span.last - span.first + 1 != u64::from(span.frames) {
                     return Err(Malformed::Sequence { before: sequence, found: span.first });
+                }
+                if self.introduction.is_empty() {
+                    self.introduction = self.broker.introduce(self.id);
                 }
                 self.sequence = span.last;
                 Ok(())
@@ -272,7 +270,7 @@ impl Inlet {
         if span.part == Part::First {
             let (kind, topic, sequence) = (span.kind, span.topic, span.first);
             let bytes = body_bytes as u64;
-            self.unfinished = Some(Unfinished { kind, topic, sequence, bytes, way: way.clone() });
+            self.unfinished = Some(Box::new(Unfinished { kind, topic, sequence, bytes, way: way.clone() }));
         }
         Ok(way)
     }
