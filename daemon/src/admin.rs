@@ -117,7 +117,7 @@ fn instance_status(id: InstanceId, instance: &Instance<Arc<Outbox>>, queue_bytes
     });
     InstanceStatus {
         id: id.0,
-        name: instance.name.clone(),
+        name: instance.name.to_string(),
         identity: instance.peer.identity.clone(),
         pid: instance.peer.pid,
         connected_ms: milliseconds_since(Instant::from_std(instance.since)),

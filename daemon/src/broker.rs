@@ -8,6 +8,7 @@ use pipebus_proto::control::{Control, Identity, Purpose};
 use pipebus_proto::frame::Call;
 use pipebus_proto::place::Place;
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
+use pipebus_proto::wire::encode_control;
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -47,7 +48,7 @@ impl Broker {
             ended: Counters::default(),
             ended_dropped: Counter::default(),
             sequence: Counter::default(),
-            introduction: pipebus_proto::wire::encode_control(&Control::SenderInfo {
+            introduction: encode_control(&Control::SenderInfo {
                 sender: InstanceId::BROKER,
                 identity: owner,
                 name: "pipebusd".to_owned(),
@@ -103,6 +104,19 @@ impl Broker {
 
     pub(crate) fn may_send(&self, from: InstanceId, topic: TopicId, purpose: Purpose) -> bool {
         self.bus().may_send(from, topic, purpose)
+    }
+
+    /// A SenderInfo frame about an instance.
+    pub(crate) fn introduce(&self, sender: InstanceId) -> Bytes {
+        let bus = self.bus();
+        let Some(instance) = bus.instance(sender) else { return Bytes::new() };
+        let (identity, name) = (instance.peer.identity.clone(), instance.name.to_string());
+        encode_control(&Control::SenderInfo { sender, identity, name })
+    }
+
+    /// Wakes the task of every instance.
+    pub(crate) fn wake_all(&self) {
+        self.bus().instances().for_each(|(_, instance)| instance.to.wake());
     }
 
     /// The bus, for a look at it. Whoever holds it keeps all control frames waiting.

@@ -4,14 +4,14 @@ use pipebus_proto::control::{Control, NAME_BYTES_MAX, Reason, Regarding};
 use pipebus_proto::frame::{Kind, PROTOCOL_VERSION};
 use pipebus_proto::splitter::next_span;
 use pipebus_proto::wire::{decode_control, encode_control};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 use tracing::info;
 
 use crate::core::bus::{Refused, describe};
 use crate::core::policy::Peer;
 use crate::inlet::protocol;
-use crate::instance::FAREWELL_WAIT;
+use crate::instance::{FAREWELL_WAIT, write_batch};
 use crate::read_buffer::ReadBuffer;
 use crate::transport::{Reader, Writer};
 
@@ -52,7 +52,7 @@ fn presentable(name: &str) -> String {
 pub(crate) async fn refuse(writer: Option<Writer>, peer: &Peer, refused: Refused) {
     info!(who = describe(&peer.identity), pid = peer.pid, reason = %refused, "refused a client");
     let refusal = refused.about(Regarding::Connection);
-    if let Some(mut writer) = writer {
-        let _ = timeout(FAREWELL_WAIT, writer.write_all(&encode_control(&refusal))).await;
+    if let Some(writer) = writer {
+        let _ = timeout(FAREWELL_WAIT, write_batch(&writer, &mut [encode_control(&refusal)], |_| {})).await;
     }
 }

@@ -1,6 +1,6 @@
 //! Inlet: where one client's frames come in, are held against what the client may say, and go their way.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,13 +8,12 @@ use pipebus_proto::control::{Control, Overflow, Purpose, Reason, Regarding};
 use pipebus_proto::frame::{Call, HEAD_BYTES, Kind, Malformed, Part};
 use pipebus_proto::splitter::{Span, begun_frame, next_span};
 use pipebus_proto::topic::{InstanceId, TopicId};
-use pipebus_proto::wire::{decode_control, decode_metadata, encode_control};
+use pipebus_proto::wire::{decode_control, decode_metadata};
 use tracing::{debug, trace};
 
 use crate::admin;
 use crate::broker::Broker;
 use crate::core::bus::{Refused, Server};
-use crate::core::policy::Peer;
 use crate::core::queue::Introductions;
 use crate::core::routes::Route;
 use crate::delivery::Delivery;
@@ -26,23 +25,26 @@ use crate::read_buffer::ReadBuffer;
 use crate::relay;
 use crate::transport::Reader;
 
+/// How much is taken from one client before others on its thread have their turn.
+const TURN_BYTES_MAX: u64 = 256 * 1024;
+
 /// Where one client's frames come in.
 pub(crate) struct Inlet {
-    broker: Arc<Broker>,
-    id: InstanceId,
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) id: InstanceId,
     /// The way back to the client.
-    outbox: Arc<Outbox>,
-    /// A SenderInfo frame about the client.
+    pub(crate) outbox: Arc<Outbox>,
+    /// A SenderInfo frame about the client, once it has sent a message.
     introduction: Bytes,
     /// The last sequence number.
     sequence: u64,
-    unfinished: Option<Unfinished>,
+    unfinished: Option<Box<Unfinished>>,
     /// Of a loaned message that is unfinished.
     loan: Option<Arc<Loan>>,
     /// The client's pipe, once it has been made larger for large frames.
-    pipe: Option<relay::Source>,
+    pipe: Option<Box<relay::Source>>,
     /// What the client has declared, as far as it has been looked up.
-    declared: HashSet<(TopicId, Purpose)>,
+    declared: BTreeSet<(TopicId, Purpose)>,
     /// Rests of a span that did not fit somewhere; empty between spans.
     waiting: Vec<(Arc<Outbox>, Span, Overflow)>,
 }
@@ -70,28 +72,22 @@ enum Way {
 }
 
 impl Inlet {
-    pub(crate) fn new(broker: Arc<Broker>, id: InstanceId, outbox: Arc<Outbox>, peer: &Peer, name: &str) -> Inlet {
-        let introduction = Control::SenderInfo { sender: id, identity: peer.identity.clone(), name: name.to_owned() };
+    pub(crate) fn new(broker: Arc<Broker>, id: InstanceId, outbox: Arc<Outbox>) -> Inlet {
         Inlet {
             broker,
             id,
             outbox,
-            introduction: encode_control(&introduction),
+            introduction: Bytes::new(),
             sequence: 0,
             unfinished: None,
             loan: None,
             pipe: None,
-            declared: HashSet::new(),
+            declared: BTreeSet::new(),
             waiting: Vec::new(),
         }
     }
 
-    pub(crate) fn broker(&self) -> &Broker {
-        &self.broker
-    }
-
-    /// So many bytes have been read from the client.
-    pub(crate) fn count_read(&mut self, bytes: usize) {
+    fn count_read(&mut self, bytes: usize) {
         self.outbox.counters.bytes_in.add(bytes as u64);
         if let Some(pipe) = &mut self.pipe {
             pipe.taken(bytes);
@@ -103,9 +99,21 @@ impl Inlet {
         self.outbox.counters.bytes_in.read()
     }
 
-    /// Takes in all whole frames in the buffer, and a large one that is whole in the pipe; `false` once the client has
-    /// said goodbye.
-    pub(crate) async fn take_in(&mut self, buffer: &mut ReadBuffer, reader: &Reader) -> Result<bool, Refused> {
+    /// Which turn on its thread the client has.
+    fn turn(&self) -> u64 {
+        self.bytes_in() / TURN_BYTES_MAX
+    }
+
+    /// Takes in all whole frames in the buffer, to which so many bytes have come, and large ones that are whole in the
+    /// pipe; `false` once the client has said goodbye.
+    pub(crate) async fn take_in(
+        &mut self,
+        bytes_read: usize,
+        buffer: &mut ReadBuffer,
+        reader: &Reader,
+    ) -> Result<bool, Refused> {
+        let mut turn = self.turn();
+        self.count_read(bytes_read);
         loop {
             while let Some(span) = next_span(buffer.bytes()).map_err(protocol)? {
                 if span.kind != Kind::Control {
@@ -115,7 +123,13 @@ impl Inlet {
                     return Ok(false);
                 }
             }
-            if !self.take_in_large(buffer, reader).await? {
+            let more = self.take_in_large(buffer, reader).await?;
+            // Whoever floods the broker shares its thread with others.
+            if self.turn() > turn {
+                turn = self.turn();
+                tokio::task::yield_now().await;
+            }
+            if !more {
                 return Ok(true);
             }
         }
@@ -131,7 +145,8 @@ impl Inlet {
         // Nobody gets its pages: it is released as soon as it is in the queues.
         let _loan = self.loan_of(&span);
         self.outbox.counters.messages_in.add(span.messages());
-        trace!(topic = span.topic.0, frames = span.frames, bytes = span.bytes.len(), "routing");
+        let (instance, topic) = (self.id.0, span.topic.0);
+        trace!(instance, topic, frames = span.frames, bytes = span.bytes.len(), "routing");
         match way {
             Way::Subscribers(route) => {
                 let mut delivery = self.delivery(&route);
@@ -154,7 +169,7 @@ impl Inlet {
         if span.kind != Kind::Message || in_pipe < relay::PAGES_BYTES_MIN {
             return Ok(false);
         }
-        let pipe = self.pipe.get_or_insert_with(|| relay::Source::of(reader));
+        let pipe = self.pipe.get_or_insert_with(|| Box::new(relay::Source::of(reader)));
         let whole = pipe.has_whole(reader, in_pipe).await;
         let Some(gathered) = whole.then(|| Gathered::gather(buffer.bytes(), reader, pipe)).flatten() else {
             // It may be smaller than it was: whose it is can change that.
@@ -168,7 +183,7 @@ impl Inlet {
         let loan = self.loan_of(span);
         self.outbox.counters.bytes_in.add(gathered.taken as u64);
         self.outbox.counters.messages_in.add(span.messages());
-        trace!(topic = span.topic.0, frames = span.frames, bytes = gathered.bytes(), "moving");
+        trace!(instance = self.id.0, topic = span.topic.0, frames = span.frames, bytes = gathered.bytes(), "moving");
         match way {
             Way::Subscribers(route) => {
                 let own = self.outbox.clone();
@@ -208,7 +223,7 @@ impl Inlet {
                 return true;
             }
         };
-        debug!(?control, "control");
+        debug!(instance = self.id.0, ?control, "control");
         match control {
             Control::Goodbye { .. } => return false,
             Control::Consumed { sender, sequence } => {
@@ -234,6 +249,9 @@ impl Inlet {
                 let sequence = self.sequence;
                 if span.first != sequence + 1 || span.last - span.first + 1 != u64::from(span.frames) {
                     return Err(Malformed::Sequence { before: sequence, found: span.first });
+                }
+                if self.introduction.is_empty() {
+                    self.introduction = self.broker.introduce(self.id);
                 }
                 self.sequence = span.last;
                 Ok(())
@@ -273,7 +291,7 @@ impl Inlet {
         if span.part == Part::First {
             let (kind, topic, sequence) = (span.kind, span.topic, span.first);
             let bytes = body_bytes as u64;
-            self.unfinished = Some(Unfinished { kind, topic, sequence, bytes, way: way.clone() });
+            self.unfinished = Some(Box::new(Unfinished { kind, topic, sequence, bytes, way: way.clone() }));
         }
         Ok(way)
     }

@@ -1,8 +1,11 @@
 //! Instance: one client, from its Hello to its end; a read loop and a write loop.
 
-use std::io::IoSlice;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::io::ErrorKind::WouldBlock;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -10,9 +13,9 @@ use pipebus_proto::control::{Control, Farewell, Reason, Regarding, Welcome};
 use pipebus_proto::splitter::missing;
 use pipebus_proto::topic::InstanceId;
 use pipebus_proto::wire::encode_control;
-use tokio::io::AsyncWriteExt;
+use tokio::io::Interest;
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{Instrument, info, info_span};
+use tracing::info;
 
 use crate::broker::Broker;
 use crate::core::bus::{Refused, describe};
@@ -32,26 +35,35 @@ const DRAIN_WAIT: Duration = Duration::from_millis(50);
 /// How much is taken then: what a client's pipe may hold, of any size that its user can give it.
 const DRAIN_BYTES_MAX: u64 = 1024 * 1024;
 
-/// How much is taken from one client before others on its thread have their turn.
-const TURN_BYTES_MAX: u64 = 256 * 1024;
-
 /// How long a client that is told to go may take to read why.
 pub(crate) const FAREWELL_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves one client: waits for its Hello, lets it in or says why not, and routes what it sends until it ends.
 /// `handshake` is dropped once that is decided.
-pub(crate) async fn serve<H>(broker: Arc<Broker>, arrived: Arrived, handshake: H, mut shutdown: Shutdown) {
+pub(crate) fn serve<H>(
+    broker: Arc<Broker>,
+    arrived: Arrived,
+    handshake: H,
+    shutdown: Shutdown,
+) -> impl Future<Output = ()> {
+    // In a box, like all that happens once or seldom: otherwise each instance would have room for it all its life.
+    let entrance = Box::pin(let_in(broker, arrived, handshake, shutdown));
+    async {
+        let Some(mut instance) = entrance.await else { return };
+        let cause = instance.relay().await;
+        info!(instance = instance.intake.inlet.id.0, cause, "ended");
+    }
+}
+
+/// Waits for the client's Hello. Returns the instance, welcomed, or tells the client why not.
+async fn let_in<H>(broker: Arc<Broker>, arrived: Arrived, handshake: H, shutdown: Shutdown) -> Option<Instance> {
     let Arrived { mut reader, writer, peer } = arrived;
     let deadline = Instant::now() + broker.config.handshake_timeout();
     let mut buffer = ReadBuffer::default();
-    // In a box, like all that happens once or seldom: otherwise each instance would have room for it all its life.
-    let hello = Box::pin(async {
-        tokio::select! {
-            hello = timeout_at(deadline, read_hello(&mut reader, &mut buffer)) => hello,
-            () = shutdown.reached(Phase::Draining) => Ok(Err(Refused::new(Reason::Exhausted, "the broker shuts down"))),
-        }
-    })
-    .await;
+    let hello = tokio::select! {
+        hello = timeout_at(deadline, read_hello(&mut reader, &mut buffer)) => hello,
+        () = shutdown.reached(Phase::Draining) => Ok(Err(Refused::new(Reason::Exhausted, "the broker shuts down"))),
+    };
     let late = Refused::new(Reason::Protocol, "no Hello came within the handshake time-out");
     let outbox = Arc::new(Outbox::new(&broker.config.limits(), writer, peer.identity.clone()));
     let let_in = hello.unwrap_or(Err(late)).and_then(|name| {
@@ -60,7 +72,10 @@ pub(crate) async fn serve<H>(broker: Arc<Broker>, arrived: Arrived, handshake: H
     });
     let (id, name) = match let_in {
         Ok(let_in) => let_in,
-        Err(refused) => return Box::pin(refuse(outbox.take_writer(), &peer, refused)).await,
+        Err(refused) => {
+            refuse(outbox.take_writer(), &peer, refused).await;
+            return None;
+        }
     };
     drop(handshake);
     outbox.name(id);
@@ -69,30 +84,30 @@ pub(crate) async fn serve<H>(broker: Arc<Broker>, arrived: Arrived, handshake: H
         broker_version: env!("CARGO_PKG_VERSION").to_owned(),
         message_bytes_max: broker.config.limits().message_bytes_max,
     }));
-    let mut inlet = Inlet::new(broker.clone(), id, outbox.clone(), &peer, &name);
-    let span = info_span!("instance", id = id.0, who = describe(&peer.identity));
-    let _gone = Gone { broker: &broker, id, outbox: &outbox };
-    async {
-        info!(name, pid = peer.pid, "connected");
-        let cause = relay(&mut inlet, &mut buffer, &mut reader, &outbox, &mut shutdown).await;
-        info!(cause, "ended");
-    }
-    .instrument(span)
-    .await;
+    info!(instance = id.0, who = describe(&peer.identity), name, pid = peer.pid, "connected");
+    let inlet = Inlet::new(broker, id, outbox);
+    Some(Instance { intake: Intake { inlet, buffer, reader }, shutdown })
 }
 
-/// Ends the instance, however its task ends.
-struct Gone<'a> {
-    broker: &'a Broker,
-    id: InstanceId,
-    outbox: &'a Outbox,
+/// A client that has been let in. Dropped, it ends, whatever the reason.
+struct Instance {
+    intake: Intake,
+    shutdown: Shutdown,
 }
 
-impl Drop for Gone<'_> {
+/// What comes from the client.
+struct Intake {
+    inlet: Inlet,
+    buffer: ReadBuffer,
+    reader: Reader,
+}
+
+impl Drop for Instance {
     fn drop(&mut self) {
+        let Inlet { broker, id, outbox, .. } = &self.intake.inlet;
         // Whoever waits for room in it need not.
-        self.outbox.end();
-        self.broker.handle_gone(self.id, self.outbox);
+        outbox.end();
+        broker.handle_gone(*id, outbox);
     }
 }
 
@@ -110,50 +125,56 @@ enum Ended {
     Kicked,
 }
 
-/// Moves frames both ways until the client has gone. Returns why, for the log.
-async fn relay(
-    inlet: &mut Inlet,
-    buffer: &mut ReadBuffer,
-    reader: &mut Reader,
-    outbox: &Outbox,
-    shutdown: &mut Shutdown,
-) -> &'static str {
-    let patience_max = inlet.broker().config.shutdown_timeout();
-    let mut drain = shutdown.clone();
-    drain.reader_done();
-    let mut write = std::pin::pin!(write_loop(outbox));
-    let ended = {
-        let mut read = std::pin::pin!(read_loop(inlet, buffer, reader, &mut drain));
-        tokio::select! {
-            biased;
-            ended = &mut read => ended,
-            // It still waits for somebody's room; what it has read so far is all that there is time for.
-            () = shutdown.reached(Phase::Closing) => Ended::Drained,
-            () = outbox.kicked() => Ended::Kicked,
-            farewell = &mut write => {
-                // Whatever the client has written before it closed its other pipe is still routed.
-                let _ = Box::pin(timeout(FAREWELL_WAIT, read)).await;
-                return farewell.map_or("the client's pipe is closed", cause);
+impl Instance {
+    /// Moves frames both ways until the client has gone. Returns why, for the log.
+    async fn relay(&mut self) -> &'static str {
+        let outbox = self.intake.inlet.outbox.clone();
+        let mut write = pin!(write_loop(&outbox));
+        let ended = {
+            let mut read = pin!(self.intake.read_loop(&self.shutdown));
+            let ended = poll_fn(|context| {
+                // First, so that whatever happens from now on wakes this task: the shutdown, too, which is only looked at.
+                if outbox.poll_kicked(context).is_ready() {
+                    return Poll::Ready(Ok(Ended::Kicked));
+                }
+                if self.shutdown.has_reached(Phase::Closing) {
+                    // It still waits for somebody's room; what it has read so far is all that there is time for.
+                    return Poll::Ready(Ok(Ended::Drained));
+                }
+                match read.as_mut().poll(context) {
+                    Poll::Ready(ended) => Poll::Ready(Ok(ended)),
+                    Poll::Pending => write.as_mut().poll(context).map(Err),
+                }
+            });
+            match ended.await {
+                Ok(ended) => ended,
+                Err(farewell) => {
+                    // Whatever the client has written before it closed its other pipe is still routed.
+                    let _ = Box::pin(timeout(FAREWELL_WAIT, read)).await;
+                    return farewell.map_or("the client's pipe is closed", cause);
+                }
             }
-        }
-    };
-    shutdown.reader_done();
-    Box::pin(take_leave(ended, write, outbox, shutdown, patience_max)).await
+        };
+        self.shutdown.reader_done();
+        let patience_max = self.intake.inlet.broker.config.shutdown_timeout();
+        Box::pin(take_leave(self.intake.inlet.id, ended, write, &outbox, &self.shutdown, patience_max)).await
+    }
 }
 
 /// Once nothing more is read: writes what waits, and goodbye, for as long as there is patience.
 async fn take_leave(
+    id: InstanceId,
     ended: Ended,
     mut write: Pin<&mut impl Future<Output = Option<Farewell>>>,
     outbox: &Outbox,
-    shutdown: &mut Shutdown,
+    shutdown: &Shutdown,
     patience_max: Duration,
 ) -> &'static str {
     let (farewell, patience) = match ended {
         Ended::Gone => return "the client's pipe is closed",
         Ended::Left => (Farewell::Leaving, patience_max),
         Ended::Violation(refused) => {
-            info!(reason = %refused, "broke the protocol");
+            info!(instance = id.0, reason = %refused, "broke the protocol");
             outbox.send(&refused.about(Regarding::Connection));
             (Farewell::Protocol, FAREWELL_WAIT)
         }
@@ -189,50 +210,66 @@ fn cause(farewell: Farewell) -> &'static str {
 
 /// Writes what waits, until goodbye is said; `None` if the client's pipe is closed before.
 async fn write_loop(outbox: &Outbox) -> Option<Farewell> {
-    let mut batch = Vec::new();
     loop {
-        match outbox.next(&mut batch).await {
-            Next::Write(writer) => {
-                write_batch(&writer, outbox, &mut batch).await.ok()?;
-                outbox.give_back(writer);
-            }
-            Next::Goodbye(mut writer, cause) => {
-                writer.write_all(&encode_control(&Control::Goodbye { cause })).await.ok()?;
-                return Some(cause);
-            }
+        poll_fn(|context| outbox.poll_work(context)).await;
+        // In a box that is gone when nothing waits any more: mostly nothing does.
+        if let Some(cause) = Box::pin(write_out(outbox)).await.ok()? {
+            return Some(cause);
         }
     }
 }
 
-async fn write_batch(writer: &Writer, outbox: &Outbox, batch: &mut Vec<Bytes>) -> std::io::Result<()> {
-    let mut done = 0;
-    // Mostly there is room, and nobody has to be asked.
-    let mut written = write_some(writer, &batch[done..]);
-    loop {
-        match written {
-            Ok(bytes) => {
-                outbox.written(bytes);
-                done += advance(&mut batch[done..], bytes);
+/// Writes all that waits; why goodbye has been said, if it has.
+async fn write_out(outbox: &Outbox) -> io::Result<Option<Farewell>> {
+    let mut batch = Vec::new();
+    while let Some(next) = outbox.next(&mut batch) {
+        match next {
+            Next::Write(writer) => {
+                write_batch(&writer, &mut batch, |bytes| outbox.written(bytes)).await?;
+                batch.clear();
+                outbox.give_back(writer);
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                writer.writable().await?;
-                written = writer.try_io(|| write_some(writer, &batch[done..]));
-                continue;
+            Next::Goodbye(writer, cause) => {
+                write_batch(&writer, &mut [encode_control(&Control::Goodbye { cause })], |_| {}).await?;
+                return Ok(Some(cause));
             }
-            Err(error) => return Err(error),
         }
-        if done == batch.len() {
-            break;
-        }
-        // Not through tokio, which may have been told that the pipe is full though it was another that was empty.
-        written = write_some(writer, &batch[done..]);
     }
-    batch.clear();
+    Ok(None)
+}
+
+/// Writes all of the batch; `written` is told of every step.
+pub(crate) async fn write_batch(
+    writer: &Writer,
+    batch: &mut [Bytes],
+    mut written: impl FnMut(usize),
+) -> io::Result<()> {
+    let mut done = 0;
+    while done < batch.len() {
+        // Not through tokio, which may have been told that the pipe is full though it was another that was empty; and
+        // mostly there is room, so nobody has to be asked.
+        let bytes = match write_some(writer, &batch[done..]) {
+            Err(error) if error.kind() == WouldBlock => wait_to_write(writer, &batch[done..]).await?,
+            written => written?,
+        };
+        written(bytes);
+        done += advance(&mut batch[done..], bytes);
+    }
     Ok(())
 }
 
+async fn wait_to_write(writer: &Writer, batch: &[Bytes]) -> io::Result<usize> {
+    loop {
+        writer.ready(Interest::WRITABLE).await?;
+        match writer.try_io(|| write_some(writer, batch)) {
+            Err(error) if error.kind() == WouldBlock => {}
+            written => return written,
+        }
+    }
+}
+
 /// Writes what the pipe takes at once. Not across a wait, where its pieces would be kept in every instance's memory.
-fn write_some(writer: &Writer, batch: &[Bytes]) -> std::io::Result<usize> {
+fn write_some(writer: &Writer, batch: &[Bytes]) -> io::Result<usize> {
     let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
     for (piece, bytes) in pieces.iter_mut().zip(batch) {
         *piece = IoSlice::new(bytes);
@@ -252,42 +289,57 @@ fn advance(batch: &mut [Bytes], mut bytes: usize) -> usize {
     batch.len()
 }
 
-async fn read_loop(inlet: &mut Inlet, buffer: &mut ReadBuffer, reader: &mut Reader, shutdown: &mut Shutdown) -> Ended {
-    // Once the shutdown has begun: until when more is waited for, and how much had been read by then. What is there is
-    // taken, up to what a pipe can hold: a client that never stops is not read for ever.
-    let mut drain: Option<(Instant, u64)> = None;
-    let mut turn = inlet.bytes_in();
-    let mut draining = std::pin::pin!(shutdown.reached(Phase::Draining));
-    loop {
-        match inlet.take_in(buffer, reader).await {
-            Ok(true) => {}
-            Ok(false) => return Ended::Left,
-            Err(refused) => return Ended::Violation(refused),
+impl Intake {
+    /// Reads what the client sends and sends it on its way, until that ends. To be polled when the shutdown begins.
+    async fn read_loop(&mut self, shutdown: &Shutdown) -> Ended {
+        // In boxes, which are gone while nothing comes. First, frames that came with its Hello.
+        if let Err(ended) = Box::pin(self.take_in(0)).await {
+            return ended;
         }
-        let wanted = missing(buffer.bytes());
-        let read = match drain {
-            None => tokio::select! {
-                biased;
-                read = buffer.read(reader, wanted) => read,
-                () = &mut draining => {
-                    drain = Some((Instant::now() + DRAIN_WAIT, inlet.bytes_in()));
-                    continue;
-                }
-            },
-            Some((_, before)) if inlet.bytes_in() - before > DRAIN_BYTES_MAX => return Ended::Drained,
-            Some((until, _)) => match Box::pin(timeout_at(until, buffer.read(reader, wanted))).await {
-                Ok(read) => read,
-                Err(_) => return Ended::Drained,
-            },
-        };
+        loop {
+            let wanted = missing(self.buffer.bytes());
+            let read = {
+                let mut read = pin!(self.buffer.read(&mut self.reader, wanted));
+                poll_fn(|context| match read.as_mut().poll(context) {
+                    Poll::Pending if shutdown.has_reached(Phase::Draining) => Poll::Ready(None),
+                    polled => polled.map(Some),
+                })
+                .await
+            };
+            let Some(read) = read else { return Box::pin(self.drain()).await };
+            if let Err(ended) = Box::pin(self.route(read)).await {
+                return ended;
+            }
+        }
+    }
+
+    /// Takes what is there when the shutdown begins, up to what a pipe can hold: a client that never stops is not read
+    /// for ever.
+    async fn drain(&mut self) -> Ended {
+        let (until, before) = (Instant::now() + DRAIN_WAIT, self.inlet.bytes_in());
+        while self.inlet.bytes_in() - before <= DRAIN_BYTES_MAX {
+            let wanted = missing(self.buffer.bytes());
+            let Ok(read) = timeout_at(until, self.buffer.read(&mut self.reader, wanted)).await else { break };
+            if let Err(ended) = self.route(read).await {
+                return ended;
+            }
+        }
+        Ended::Drained
+    }
+
+    /// Takes in what has been read, if anything.
+    async fn route(&mut self, read: io::Result<usize>) -> Result<(), Ended> {
         match read {
-            Ok(bytes @ 1..) => inlet.count_read(bytes),
-            _ => return Ended::Gone,
+            Ok(bytes @ 1..) => self.take_in(bytes).await,
+            _ => Err(Ended::Gone),
         }
-        // Whoever floods the broker shares its thread with others.
-        if inlet.bytes_in() - turn > TURN_BYTES_MAX {
-            turn = inlet.bytes_in();
-            tokio::task::yield_now().await;
+    }
+
+    async fn take_in(&mut self, bytes_read: usize) -> Result<(), Ended> {
+        match self.inlet.take_in(bytes_read, &mut self.buffer, &self.reader).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Ended::Left),
+            Err(refused) => Err(Ended::Violation(refused)),
         }
     }
 }

@@ -135,7 +135,8 @@ impl Daemon {
             }
         }
         info!(instances = instances.len(), "shutting down");
-        conductor.conduct(Instant::now() + self.broker.config.shutdown_timeout()).await;
+        let deadline = Instant::now() + self.broker.config.shutdown_timeout();
+        conductor.conduct(deadline, || self.broker.wake_all()).await;
         instances.shutdown().await;
     }
 }

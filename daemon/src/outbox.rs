@@ -1,4 +1,4 @@
-//! Outbox: one instance's queue and pipe, and the two bells that wake its writer and those who wait for room in it.
+//! Outbox: one instance's queue and pipe, and what wakes its task and those who wait for room in it.
 //!
 //! What is queued, dropped or refused is the queue's decision; here is only the lock, the waiting and the counting.
 //! Whoever has the pipe is the only one who writes: the instance's own writer, or, when nothing waits, a publisher's
@@ -9,6 +9,7 @@ mod direct;
 use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,16 +43,10 @@ const RELEASED_WAITING_MAX: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct Outbox {
     state: Mutex<State>,
-    /// Rung for the writer.
-    work: Notify,
     /// Rung for publishers that wait for room.
     room: Notify,
     /// Held by the one publisher that has its turn to wait for room.
     turn: tokio::sync::Mutex<()>,
-    /// Rung when the instance is to be disconnected.
-    kick: Notify,
-    /// How much is taken from the queue at once.
-    batch_bytes: usize,
     /// Whose instance it is.
     pub(crate) owner: Identity,
     /// What others have lent to this instance.
@@ -65,6 +60,8 @@ struct State {
     queue: Queue,
     /// The client's pipe, unless somebody writes to it now.
     writer: Option<Writer>,
+    /// The instance's task, while it waits. It takes less room than a bell for each thing to wait for.
+    task: Option<Waker>,
     /// The instance is no more: whoever has the pipe closes it.
     ended: bool,
     /// Set once nothing more is taken.
@@ -80,9 +77,16 @@ struct State {
 }
 
 impl State {
-    /// Whether there is something for the writer to do.
+    /// Whether there is something for the instance's writer to do, and the pipe to do it with.
     fn has_work(&self) -> bool {
-        !self.queue.is_empty() || !self.released.is_empty() || self.farewell.is_some()
+        self.writer.is_some() && (!self.queue.is_empty() || !self.released.is_empty() || self.farewell.is_some())
+    }
+
+    /// Lets the task be woken.
+    fn wait(&mut self, context: &Context<'_>) {
+        if !self.task.as_ref().is_some_and(|task| task.will_wake(context.waker())) {
+            self.task = Some(context.waker().clone());
+        }
     }
 
     /// Puts what is released into the queue.
@@ -110,6 +114,7 @@ impl Outbox {
         let state = State {
             queue: Queue::new(limits.queue_bytes_max, limits.stall_timeout, Instant::now().into_std()),
             writer: Some(writer),
+            task: None,
             ended: false,
             farewell: None,
             released: Vec::new(),
@@ -119,11 +124,8 @@ impl Outbox {
         };
         Outbox {
             state: Mutex::new(state),
-            work: Notify::new(),
             room: Notify::new(),
             turn: tokio::sync::Mutex::new(()),
-            kick: Notify::new(),
-            batch_bytes: BATCH_BYTES_MAX.min(limits.queue_bytes_max / 4).max(1),
             owner,
             loans: Loans::default(),
             counters: Counters::default(),
@@ -181,8 +183,7 @@ impl Outbox {
             }
             _ => {}
         }
-        drop(state);
-        self.work.notify_one();
+        ring(state);
         pushed
     }
 
@@ -225,34 +226,44 @@ impl Outbox {
             warn!(instance = state.instance.0, "reads no answers, so it is disconnected");
             self.kick(&mut state);
         }
-        drop(state);
-        self.work.notify_one();
+        ring(state);
     }
 
     /// Takes nothing more; once what waits is written, the writer says goodbye.
     pub(crate) fn close(&self, farewell: Farewell) {
-        self.lock().farewell.get_or_insert(farewell);
-        self.work.notify_one();
+        let mut state = self.lock();
+        state.farewell.get_or_insert(farewell);
+        ring(state);
         self.room.notify_waiters();
     }
 
-    /// Waits until the instance is to be disconnected.
-    ///
-    /// # Cancel safety
-    /// It may be cancelled and called again.
-    pub(crate) async fn kicked(&self) {
-        self.kick.notified().await;
+    /// Whether the instance is to be disconnected; if not yet, its task is woken then.
+    pub(crate) fn poll_kicked(&self, context: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.farewell.is_some() {
+            return Poll::Ready(());
+        }
+        state.wait(context);
+        Poll::Pending
+    }
+
+    /// Wakes the instance's task, to look at something else.
+    pub(crate) fn wake(&self) {
+        let task = self.lock().task.take();
+        wake(task);
     }
 
     pub(crate) fn forget_topic(&self, topic: TopicId) {
-        if self.lock().queue.forget_topic(topic) {
-            self.work.notify_one();
+        let mut state = self.lock();
+        if state.queue.forget_topic(topic) {
+            ring(state);
         }
     }
 
     pub(crate) fn forget_sender(&self, sender: InstanceId) {
-        if self.lock().queue.forget_sender(sender) {
-            self.work.notify_one();
+        let mut state = self.lock();
+        if state.queue.forget_sender(sender) {
+            ring(state);
         }
     }
 
@@ -267,42 +278,44 @@ impl Outbox {
             warn!(instance = state.instance.0, "lends on and reads no answers, so it is disconnected");
             self.kick(&mut state);
         }
-        drop(state);
-        self.work.notify_one();
+        ring(state);
     }
 
-    /// Waits for something to write and for the pipe, and puts what is to be written into `batch`.
-    ///
-    /// # Cancel safety
-    /// Nothing is taken unless it returns.
-    pub(crate) async fn next(&self, batch: &mut Vec<Bytes>) -> Next {
-        loop {
-            let work = self.work.notified();
-            {
-                let mut state = self.lock();
-                if state.has_work()
-                    && let Some(writer) = state.writer.take()
-                {
-                    if state.tell_released().is_err() {
-                        self.kick(&mut state);
-                    }
-                    if state.queue.is_empty()
-                        && let Some(farewell) = state.farewell
-                    {
-                        return Next::Goodbye(writer, farewell);
-                    }
-                    let messages = state.queue.take(self.batch_bytes, batch);
-                    self.counters.messages_out.add(messages);
-                    if state.losing && state.queue.is_empty() {
-                        state.losing = false;
-                        let dropped = state.queue.dropped();
-                        info!(instance = state.instance.0, dropped, "has caught up");
-                    }
-                    return Next::Write(writer);
-                }
-            }
-            work.await;
+    /// Whether [`Outbox::next`] has something for the instance's writer; if not yet, its task is woken then.
+    pub(crate) fn poll_work(&self, context: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.has_work() {
+            return Poll::Ready(());
         }
+        state.queue.shrink();
+        state.wait(context);
+        Poll::Pending
+    }
+
+    /// What the instance's writer is to do next, if anything; what is to be written is put into `batch`.
+    pub(crate) fn next(&self, batch: &mut Vec<Bytes>) -> Option<Next> {
+        let mut state = self.lock();
+        if !state.has_work() {
+            return None;
+        }
+        let writer = state.writer.take()?;
+        if state.tell_released().is_err() {
+            self.kick(&mut state);
+        }
+        if state.queue.is_empty()
+            && let Some(farewell) = state.farewell
+        {
+            return Some(Next::Goodbye(writer, farewell));
+        }
+        let batch_bytes = BATCH_BYTES_MAX.min(state.queue.bytes_max() / 4).max(1);
+        let messages = state.queue.take(batch_bytes, batch);
+        self.counters.messages_out.add(messages);
+        if state.losing && state.queue.is_empty() {
+            state.losing = false;
+            let dropped = state.queue.dropped();
+            info!(instance = state.instance.0, dropped, "has caught up");
+        }
+        Some(Next::Write(writer))
     }
 
     /// The writer has written its batch.
@@ -347,13 +360,27 @@ impl Outbox {
         state.queue.clear();
         state.released.clear();
         state.farewell = Some(Farewell::Slow);
-        self.kick.notify_one();
+        wake(state.task.take());
         self.room.notify_waiters();
     }
 
     /// A panic elsewhere leaves a queue that is still whole: each change to it ends before anything can panic.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes the instance's task if it waits and its writer has something to do now. While somebody has the pipe that is
+/// not so: whoever gives it back looks for work again.
+fn ring(mut state: MutexGuard<'_, State>) {
+    let task = if state.has_work() { state.task.take() } else { None };
+    drop(state);
+    wake(task);
+}
+
+fn wake(task: Option<Waker>) {
+    if let Some(task) = task {
+        task.wake();
     }
 }
 

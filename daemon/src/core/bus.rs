@@ -22,7 +22,8 @@ use crate::core::routes::{Route, Routes, Target};
 pub struct Bus<T> {
     limits: Limits,
     policy: Policy,
-    instances: BTreeMap<InstanceId, Instance<T>>,
+    /// In boxes: a map whose keys only grow leaves most of its nodes half empty.
+    instances: BTreeMap<InstanceId, Box<Instance<T>>>,
     topics: BTreeMap<TopicId, Declared>,
     topic_ids: HashMap<Topic, TopicId>,
     routes: Routes<T>,
@@ -38,7 +39,7 @@ pub struct Instance<T> {
     /// Who it is, from the operating system.
     pub peer: Peer,
     /// What it calls itself.
-    pub name: String,
+    pub name: Box<str>,
     /// When it connected.
     pub since: Instant,
     /// Where its frames go.
@@ -183,9 +184,10 @@ impl<T: Clone> Bus<T> {
         };
         self.last_instance = id;
         let id = InstanceId(id);
+        let name = name.into();
         let instance =
             Instance { peer, name, since: now, to, subscriptions: BTreeMap::new(), declared: BTreeMap::new() };
-        self.instances.insert(id, instance);
+        self.instances.insert(id, Box::new(instance));
         Ok(id)
     }
 
@@ -295,7 +297,12 @@ impl<T: Clone> Bus<T> {
 
     /// All instances.
     pub fn instances(&self) -> impl ExactSizeIterator<Item = (InstanceId, &Instance<T>)> {
-        self.instances.iter().map(|(id, instance)| (*id, instance))
+        self.instances.iter().map(|(id, instance)| (*id, &**instance))
+    }
+
+    /// One instance.
+    pub fn instance(&self, id: InstanceId) -> Option<&Instance<T>> {
+        self.instances.get(&id).map(|instance| &**instance)
     }
 
     /// All declared topics.

@@ -5,7 +5,7 @@
 
 mod direct;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -41,8 +41,8 @@ pub struct Queue {
     /// Bytes taken by the writer and not yet written.
     in_flight: usize,
     /// Topics and senders that the client has been told the names of.
-    topics_told: HashSet<TopicId>,
-    senders_told: HashSet<InstanceId>,
+    topics_told: BTreeSet<TopicId>,
+    senders_told: BTreeSet<InstanceId>,
     /// Of each sender: the message whose beginning was taken and whose other fragments are to follow.
     unfinished: BTreeMap<InstanceId, Unfinished>,
     stall: StallClock,
@@ -120,8 +120,8 @@ impl Queue {
             bytes_max,
             control_bytes: 0,
             in_flight: 0,
-            topics_told: HashSet::new(),
-            senders_told: HashSet::new(),
+            topics_told: BTreeSet::new(),
+            senders_told: BTreeSet::new(),
             unfinished: BTreeMap::new(),
             stall: StallClock::new(stall_timeout, now),
             dropped: 0,
@@ -279,6 +279,18 @@ impl Queue {
     /// Whether nothing waits to be taken.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Gives back the memory for what waited, if nothing does.
+    pub fn shrink(&mut self) {
+        if self.entries.is_empty() && self.entries.capacity() > 0 {
+            self.entries = VecDeque::new();
+        }
+    }
+
+    /// Its bound.
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
     }
 
     /// Bytes that wait or are in flight.

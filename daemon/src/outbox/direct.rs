@@ -101,13 +101,9 @@ impl Direct<'_> {
         if !state.ended {
             state.writer = Some(writer);
         }
-        let work = state.has_work();
-        drop(state);
+        super::ring(state);
         outbox.counters.messages_out.add(messages);
         outbox.counters.bytes_out.add(written as u64);
-        if work {
-            outbox.work.notify_one();
-        }
         outbox.room.notify_waiters();
     }
 }

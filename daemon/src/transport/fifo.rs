@@ -9,8 +9,9 @@ mod directory;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, IoSlice};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use pipebus_proto::control::{Identity, Reason, Regarding};
@@ -21,6 +22,8 @@ use pipebus_proto::wire::encode_control;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, Resource, Rlimit};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
 use tokio::net::unix::pipe;
 use tokio::runtime::Handle;
 use tracing::{debug, warn};
@@ -55,8 +58,55 @@ pub fn inherited_door() -> io::Result<Option<Inherited>> {
 /// Where a client's frames come from.
 pub(crate) type Reader = pipe::Receiver;
 
-/// Where a client's frames go.
-pub(crate) type Writer = pipe::Sender;
+/// Where a client's frames go. tokio hears of it once somebody has to wait for room: most never have to, and what it
+/// keeps of a pipe is a fifth of an idle instance.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    /// Before the pipe, which it must not outlive.
+    room: OnceLock<Box<AsyncFd<RawFd>>>,
+    pipe: OwnedFd,
+    /// Whose thread waits.
+    home: Handle,
+}
+
+impl Writer {
+    pub(crate) fn new(pipe: OwnedFd, home: Handle) -> Writer {
+        Writer { room: OnceLock::new(), pipe, home }
+    }
+
+    /// Waits until there may be room, or the client has left.
+    ///
+    /// # Cancel safety
+    /// It may be cancelled and called again.
+    pub(crate) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        Ok(self.room()?.ready(interest).await?.ready())
+    }
+
+    fn room(&self) -> io::Result<&AsyncFd<RawFd>> {
+        if let Some(room) = self.room.get() {
+            return Ok(room);
+        }
+        let _entered = self.home.enter();
+        #[expect(unsafe_code, reason = "tokio's safe ways own the pipe, and that can't be given away from here")]
+        // SAFETY: the pipe is this writer's own, is never another, and is closed after `room` is gone.
+        let room = unsafe { AsyncFd::register_with_interest(self.pipe.as_raw_fd(), Interest::WRITABLE)? };
+        Ok(self.room.get_or_init(|| Box::new(room)))
+    }
+
+    /// Tries something; if it would block, [`Writer::ready`] waits for room.
+    pub(crate) fn try_io<R>(&self, io: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        match self.room.get() {
+            Some(room) => room.try_io(Interest::WRITABLE, |_| io()),
+            None => io(),
+        }
+    }
+}
+
+impl AsFd for Writer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}
 
 /// Reads what is there: nothing, as an error, if the pipe is empty.
 pub(crate) fn try_read(reader: &Reader, bytes: &mut [u8]) -> io::Result<usize> {
@@ -174,7 +224,7 @@ impl Listener {
         let _ = fs::remove_file(&down_path);
         let peer = Peer { identity: Identity::Unix { uid: up_uid }, pid: lock_holder(&up) };
         let _entered = home.enter();
-        let arrived = Arrived { reader: Reader::from_owned_fd(up)?, writer: Writer::from_owned_fd(down)?, peer };
+        let arrived = Arrived { reader: Reader::from_owned_fd(up)?, writer: Writer::new(down, home.clone()), peer };
         Ok((arrived, knock.version))
     }
 
