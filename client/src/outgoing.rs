@@ -21,7 +21,8 @@ const WAITING_BYTES_MAX: usize = 512 * 1024;
 /// What is copied together is kept in pieces of so many bytes, or more for a larger message.
 const TAIL_BYTES: usize = 64 * 1024;
 
-/// How often the broker is asked to confirm, in bytes: so much at most is in doubt, besides what the pipe holds.
+/// How often the broker is asked to confirm, in bytes: so much at most is in doubt, besides what the pipe holds. Large
+/// messages go together as far as nothing else comes between them.
 const CONFIRM_BYTES: usize = 1024 * 1024;
 
 /// What is to be written next.
@@ -279,12 +280,12 @@ mod tests {
     fn what_is_lent_keeps_its_place() {
         let (mut outgoing, pool) = (Outgoing::default(), Pool::default());
         push(&mut outgoing, 10);
-        let pages = pool.take(300_000, Instant::now()).unwrap();
-        outgoing.push_loan(TopicId(1), InstanceId(2), pages, 300_000, &pool);
+        let pages = pool.take(1_100_000, Instant::now()).unwrap();
+        outgoing.push_loan(TopicId(1), InstanceId(2), pages, 1_100_000, &pool);
         assert!(!outgoing.has_room());
         push(&mut outgoing, 20);
         let ping = encode_control(&Control::Ping { token: 2 }).len();
-        assert_eq!(pieces(&mut outgoing), [24 + 10, 24 + 24 + 300_000, ping + 24 + 20]);
+        assert_eq!(pieces(&mut outgoing), [24 + 10, 24 * 5 + 1_100_000, ping + 24 + 20]);
         assert!(outgoing.has_room());
     }
 }

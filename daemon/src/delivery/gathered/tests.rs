@@ -1,0 +1,91 @@
+//! What is gathered, and what is left.
+
+use super::*;
+use pipebus_proto::frame::{Flags, Kind};
+use pipebus_proto::splitter::next_span;
+use pipebus_proto::topic::{InstanceId, TopicId};
+use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, tee};
+use tokio::net::unix::pipe;
+
+const BODY_BYTES: usize = 64 * 1024;
+
+fn frame(sequence: u64, topic: u32, body: usize) -> Vec<u8> {
+    let head = Head {
+        body: body as u32,
+        kind: Kind::Message,
+        flags: Flags::LOANED,
+        metadata: 0,
+        topic: TopicId(topic),
+        sender: InstanceId(7),
+        sequence,
+    };
+    [&encode_head(&head)[..], &vec![sequence as u8; body]].concat()
+}
+
+/// What is gathered of these bytes: which sequence numbers, and the frames; what is left to be read as others are, and
+/// what is left in the pipe. `None` where pages can't be moved.
+fn gather(write: impl FnOnce(&pipe::Sender), read: usize) -> Option<(Option<(u64, u64, Vec<u8>)>, Vec<u8>, Vec<u8>)> {
+    drop(Scratch::take()?);
+    let (writer, reader) = pipe::pipe().unwrap();
+    let mut source = Source::of(&reader);
+    write(&writer);
+    let mut buffer = BytesMut::zeroed(read);
+    assert_eq!(try_read(&reader, &mut buffer).unwrap(), read);
+    let missing = pipebus_proto::splitter::missing(&buffer);
+    assert!(source.has(&reader, missing));
+    let gathered = Gathered::gather(&mut buffer, &reader, &mut source).map(|gathered| {
+        let frames = relay::read_rest(gathered.scratch().pipe(), gathered.bytes());
+        let (first, last) = (gathered.span.first, gathered.span.last);
+        gathered.end(&mut buffer);
+        (first, last, frames)
+    });
+    let mut left = vec![0; 1 << 20];
+    let count = try_read(&reader, &mut left).unwrap_or(0);
+    left.truncate(count);
+    Some((gathered, buffer.to_vec(), left))
+}
+
+fn write_all(writer: &pipe::Sender, bytes: &[u8]) {
+    fcntl_setpipe_size(writer, 1 << 20).unwrap();
+    assert_eq!(rustix::io::write(writer, bytes), Ok(bytes.len()));
+}
+
+#[tokio::test]
+async fn frames_that_are_like_the_first_go_together_and_what_comes_behind_is_left() {
+    let three = [frame(1, 1, BODY_BYTES), frame(2, 1, BODY_BYTES), frame(3, 1, BODY_BYTES)].concat();
+    for behind in [
+        Vec::new(),
+        frame(4, 2, BODY_BYTES),
+        frame(4, 1, BODY_BYTES + 1),
+        frame(5, 1, BODY_BYTES),
+        frame(4, 1, 10),
+        frame(4, 1, BODY_BYTES)[..BODY_BYTES].to_vec(),
+        vec![1; 7],
+    ] {
+        let write = |writer: &pipe::Sender| write_all(writer, &[&three[..], &behind].concat());
+        let Some((gathered, buffer, left)) = gather(write, 100) else { return };
+        assert_eq!(gathered, Some((1, 3, three.clone())));
+        assert_eq!([buffer, left].concat(), behind);
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_read() {
+    // In pieces that take a place each, of which a scratch pipe has as many as the publisher's pipe.
+    let bytes = [1, 2, 3, 4].map(|sequence| frame(sequence, 1, 64 * 512 - HEAD_BYTES)).concat();
+    let write = |writer: &pipe::Sender| {
+        fcntl_setpipe_size(writer, 1 << 20).unwrap();
+        for piece in bytes.chunks(512) {
+            let (from, to) = rustix::pipe::pipe().unwrap();
+            assert_eq!(rustix::io::write(&to, piece), Ok(512));
+            assert_eq!(tee(&from, writer, 512, SpliceFlags::NONBLOCK), Ok(512));
+        }
+    };
+    let Some((gathered, buffer, left)) = gather(write, HEAD_BYTES) else { return };
+    let (first, last, frames) = gathered.unwrap();
+    assert_eq!((first, last), (1, 3));
+    let mut all = BytesMut::from(&[frames, buffer, left].concat()[..]);
+    assert_eq!(all, bytes);
+    while next_span(&mut all).unwrap().is_some() {}
+    assert!(all.is_empty());
+}
