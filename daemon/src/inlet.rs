@@ -25,7 +25,7 @@ use crate::read_buffer::ReadBuffer;
 use crate::relay;
 use crate::transport::Reader;
 
-/// How much is taken from one client before others on its thread have their turn.
+/// After so much from one client others on its thread have their turn, and after what goes together with it.
 const TURN_BYTES_MAX: u64 = 256 * 1024;
 
 /// Where one client's frames come in.
@@ -170,12 +170,19 @@ impl Inlet {
             return Ok(false);
         }
         let pipe = self.pipe.get_or_insert_with(|| Box::new(relay::Source::of(reader)));
-        let whole = pipe.has_whole(reader, in_pipe).await;
-        let Some(gathered) = whole.then(|| Gathered::gather(buffer.bytes(), reader, pipe)).flatten() else {
-            // It may be smaller than it was: whose it is can change that.
-            self.pipe = None;
-            buffer.look_first();
-            return Ok(false);
+        let gathered = match pipe.has_whole(reader, in_pipe).await {
+            true => Gathered::gather(buffer.bytes(), reader, pipe),
+            false => Err(0),
+        };
+        let gathered = match gathered {
+            Ok(gathered) => gathered,
+            Err(read) => {
+                // The pipe may be smaller than it was: whose it is can change that.
+                self.pipe = None;
+                self.count_read(read);
+                buffer.look_first();
+                return Ok(false);
+            }
         };
         let span = &gathered.span;
         self.verify(span).map_err(protocol)?;
@@ -184,19 +191,24 @@ impl Inlet {
         self.outbox.counters.bytes_in.add(gathered.taken as u64);
         self.outbox.counters.messages_in.add(span.messages());
         trace!(instance = self.id.0, topic = span.topic.0, frames = span.frames, bytes = gathered.bytes(), "moving");
-        match way {
-            Way::Subscribers(route) => {
-                let own = self.outbox.clone();
-                let large = Large { gathered: &gathered, loan: loan.as_ref(), owner: &own.owner };
-                let mut delivery = self.delivery(&route);
-                if let Some(laggards) = delivery.deliver_large(large) {
-                    Box::pin(delivery.catch_up(laggards)).await;
-                }
-            }
-            _ => relay::discard(gathered.scratch().pipe(), gathered.bytes()),
-        }
-        gathered.end(buffer.bytes());
         buffer.read_one_by_one(true);
+        let Way::Subscribers(route) = way else {
+            relay::discard(gathered.pipe(), gathered.bytes());
+            gathered.end(buffer.bytes());
+            return Ok(true);
+        };
+        let own = self.outbox.clone();
+        let large = Large { gathered: &gathered, loan: loan.as_ref(), owner: &own.owner };
+        let mut delivery = self.delivery(&route);
+        if let Some(laggards) = delivery.deliver_large(large) {
+            Box::pin(delivery.catch_up(laggards)).await;
+        }
+        // Before waiting: what waits are copies.
+        gathered.end(buffer.bytes());
+        drop(loan);
+        if !delivery.waiting.is_empty() {
+            Box::pin(delivery.wait()).await;
+        }
         Ok(true)
     }
 

@@ -1,7 +1,7 @@
 //! Instance: one client, from its Hello to its end; a read loop and a write loop.
 
 use std::future::poll_fn;
-use std::io::ErrorKind::WouldBlock;
+use std::io::ErrorKind::{BrokenPipe, WouldBlock};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -29,13 +29,17 @@ use crate::transport::{Arrived, Reader, Writer, try_write};
 /// Pieces in one vectored write; the kernel takes up to 1,024 (UIO_MAXIOV).
 const PIECES_MAX: usize = 256;
 
-/// How long a reader waits, once the broker shuts down or the client's other pipe is gone, for what is already there.
+/// How long a reader waits, once the broker shuts down, for what is already there.
 const DRAIN_WAIT: Duration = Duration::from_millis(50);
 
 /// How much is taken then: what a client's pipe may hold, of any size that its user can give it.
 const DRAIN_BYTES_MAX: u64 = 1024 * 1024;
 
-/// How long a client that is told to go may take to read why.
+/// How much is written to one client before others on its thread have their turn.
+const TURN_BYTES_MAX: usize = 256 * 1024;
+
+/// How long a client that is told to go may take to read why; and how long one that has closed the pipe to it is still
+/// read.
 pub(crate) const FAREWELL_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves one client: waits for its Hello, lets it in or says why not, and routes what it sends until it ends.
@@ -50,7 +54,7 @@ pub(crate) fn serve<H>(
     let entrance = Box::pin(let_in(broker, arrived, handshake, shutdown));
     async {
         let Some(mut instance) = entrance.await else { return };
-        let cause = instance.relay().await;
+        let cause = instance.live().await;
         info!(instance = instance.intake.inlet.id.0, cause, "ended");
     }
 }
@@ -127,7 +131,7 @@ enum Ended {
 
 impl Instance {
     /// Moves frames both ways until the client has gone. Returns why, for the log.
-    async fn relay(&mut self) -> &'static str {
+    async fn live(&mut self) -> &'static str {
         let outbox = self.intake.inlet.outbox.clone();
         let mut write = pin!(write_loop(&outbox));
         let ended = {
@@ -148,10 +152,12 @@ impl Instance {
             });
             match ended.await {
                 Ok(ended) => ended,
-                Err(farewell) => {
+                // It was kicked meanwhile.
+                Err(Some(farewell)) => return cause(farewell),
+                Err(None) => {
                     // Whatever the client has written before it closed its other pipe is still routed.
                     let _ = Box::pin(timeout(FAREWELL_WAIT, read)).await;
-                    return farewell.map_or("the client's pipe is closed", cause);
+                    return "the client's pipe is closed";
                 }
             }
         };
@@ -222,12 +228,22 @@ async fn write_loop(outbox: &Outbox) -> Option<Farewell> {
 /// Writes all that waits; why goodbye has been said, if it has.
 async fn write_out(outbox: &Outbox) -> io::Result<Option<Farewell>> {
     let mut batch = Vec::new();
+    let mut turn = 0;
     while let Some(next) = outbox.next(&mut batch) {
         match next {
             Next::Write(writer) => {
-                write_batch(&writer, &mut batch, |bytes| outbox.written(bytes)).await?;
+                let count = |bytes| {
+                    turn += bytes;
+                    outbox.written(bytes);
+                };
+                write_batch(&writer, &mut batch, count).await?;
                 batch.clear();
                 outbox.give_back(writer);
+                // Whoever is flooded shares the broker's thread with others.
+                if turn > TURN_BYTES_MAX {
+                    turn = 0;
+                    tokio::task::yield_now().await;
+                }
             }
             Next::Goodbye(writer, cause) => {
                 write_batch(&writer, &mut [encode_control(&Control::Goodbye { cause })], |_| {}).await?;
@@ -260,8 +276,11 @@ pub(crate) async fn write_batch(
 
 async fn wait_to_write(writer: &Writer, batch: &[Bytes]) -> io::Result<usize> {
     loop {
-        writer.ready(Interest::WRITABLE).await?;
+        let ready = writer.ready(Interest::WRITABLE).await?;
         match writer.try_io(|| write_some(writer, batch)) {
+            // tokio says so for ever once nobody has read the pipe for a moment, though a client can open it anew: who
+            // does that has left.
+            Err(error) if error.kind() == WouldBlock && ready.is_write_closed() => return Err(BrokenPipe.into()),
             Err(error) if error.kind() == WouldBlock => {}
             written => return written,
         }
@@ -300,9 +319,9 @@ impl Intake {
             let wanted = missing(self.buffer.bytes());
             let read = {
                 let mut read = pin!(self.buffer.read(&mut self.reader, wanted));
-                poll_fn(|context| match read.as_mut().poll(context) {
-                    Poll::Pending if shutdown.has_reached(Phase::Draining) => Poll::Ready(None),
-                    polled => polled.map(Some),
+                poll_fn(|context| match shutdown.has_reached(Phase::Draining) {
+                    true => Poll::Ready(None),
+                    false => read.as_mut().poll(context).map(Some),
                 })
                 .await
             };

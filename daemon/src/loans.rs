@@ -11,8 +11,8 @@ use pipebus_proto::topic::InstanceId;
 
 use crate::outbox::Outbox;
 
-/// Loans that one instance may have, after which it gets copies: many times what its pipe can hold.
-const LOANS_MAX: usize = 1024;
+/// Loaned messages that one instance may have, after which it gets copies: many times what its pipe can hold.
+const MESSAGES_MAX: u64 = 1024;
 
 /// Loaned messages that go the same way. Dropped, they are released.
 #[derive(Debug)]
@@ -26,6 +26,10 @@ pub(crate) struct Loan {
 impl Loan {
     pub(crate) fn new(sender: InstanceId, sequences: RangeInclusive<u64>, to: Arc<Outbox>) -> Loan {
         Loan { sender, sequences, to }
+    }
+
+    fn messages(&self) -> u64 {
+        self.sequences.end() - self.sequences.start() + 1
     }
 }
 
@@ -57,7 +61,7 @@ impl Loans {
         if loans.back().is_some_and(|last| Arc::ptr_eq(last, loan)) {
             return Lent::Before;
         }
-        if loans.len() >= LOANS_MAX {
+        if loans.iter().map(|loan| loan.messages()).sum::<u64>() + loan.messages() > MESSAGES_MAX {
             return Lent::Refused;
         }
         loans.push_back(loan.clone());

@@ -5,12 +5,12 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::io;
+use std::io::{self, ErrorKind::WouldBlock};
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{BufMut, BytesMut};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, Interest};
 
 use crate::transport::{Reader, try_read};
 
@@ -60,16 +60,20 @@ impl ReadBuffer {
     /// Nothing is read unless it returns.
     pub(crate) async fn read(&mut self, reader: &mut Reader, wanted: usize) -> io::Result<usize> {
         if self.look_first {
-            let mut bytes = vec![0; self.bytes_max(wanted).min(wanted.max(READ_BYTES))];
-            match try_read(reader, &mut bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.look_first = false,
-                read => {
-                    self.bytes.extend_from_slice(&bytes[..*read.as_ref().unwrap_or(&0)]);
-                    return read;
-                }
+            match self.look(reader, wanted) {
+                Err(error) if error.kind() == WouldBlock => self.look_first = false,
+                read => return read,
             }
         }
         std::future::poll_fn(|context| self.poll_read(context, reader, wanted)).await
+    }
+
+    /// Reads what there is, whatever tokio has heard.
+    fn look(&mut self, reader: &Reader, wanted: usize) -> io::Result<usize> {
+        let mut bytes = vec![0; self.bytes_max(wanted).min(wanted.max(READ_BYTES))];
+        let read = try_read(reader, &mut bytes)?;
+        self.bytes.extend_from_slice(&bytes[..read]);
+        Ok(read)
     }
 
     /// How much may be read at once, when a frame lacks `wanted` bytes.
@@ -89,6 +93,11 @@ impl ReadBuffer {
         let max = self.bytes_max(wanted);
         // Reading never waits between taking bytes and returning, so a future made for each poll is as good as one.
         let polled = pin!(reader.read_buf(&mut (&mut self.bytes).limit(max))).poll(context);
+        if polled.is_pending() && is_closed(reader) {
+            // Who has closed its pipe for a moment and opened it anew has left.
+            let read = self.look(reader, wanted);
+            return Poll::Ready(read.or_else(|error| if error.kind() == WouldBlock { Ok(0) } else { Err(error) }));
+        }
         if polled.is_pending() && before == 0 {
             let idle = std::mem::take(&mut self.bytes);
             POOL.with_borrow_mut(|pool| {
@@ -99,4 +108,11 @@ impl ReadBuffer {
         }
         polled
     }
+}
+
+/// Whether nobody has been writing to the pipe for a moment. tokio does not forget that, even if somebody does again, and
+/// would try to read it without a pause.
+fn is_closed(reader: &Reader) -> bool {
+    let ready = pin!(reader.ready(Interest::READABLE)).poll(&mut Context::from_waker(Waker::noop()));
+    matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
 }

@@ -11,11 +11,11 @@ use crate::wire;
 
 /// A run of whole frames that go the same way: same kind, topic and sender.
 ///
-/// Either any number of unfragmented messages with rising sequence numbers, or one frame of another kind, one fragment
-/// or one loaned frame. Forwarded as it is; cloning shares the bytes.
+/// As [`next_span`] cuts it, either any number of unfragmented messages with rising sequence numbers, or one frame of
+/// another kind, one fragment or one loaned frame. Forwarded as it is; cloning shares the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// The frames, one after another, never empty.
+    /// The frames, one after another; empty where they are elsewhere, see [`begun_frame`].
     pub bytes: Bytes,
     /// What the frames are.
     pub kind: Kind,

@@ -120,6 +120,19 @@ impl RawClient {
         self.up = Some(open(path.as_ref(), OFlags::WRONLY).unwrap());
     }
 
+    /// Closes the pipe from the broker for as long as `act` takes, and then reads it again.
+    pub fn away_from_down(&mut self, act: impl FnOnce()) {
+        let fd = self.down.take().unwrap();
+        let again = |fd: &OwnedFd, flags| {
+            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(fd));
+            open(path.as_ref(), flags).unwrap()
+        };
+        let kept = again(&fd, OFlags::WRONLY);
+        drop(fd);
+        act();
+        self.down = Some(again(&kept, OFlags::RDONLY));
+    }
+
     /// Writes a few bytes, if the broker still reads.
     pub fn write_if_heard(&self, bytes: &[u8]) {
         let _ = rustix::io::write(self.up.as_ref().unwrap(), bytes);

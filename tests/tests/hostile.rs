@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use pipebus_proto::control::{Control, Overflow};
 use pipebus_proto::frame::{Flags, HEAD_BYTES};
+use pipebus_proto::wire::encode_control;
 use pipebus_tests::raw::{RawClient, frame};
 use pipebus_tests::traffic::{Calm, Publisher, Subscriber, payload};
 use pipebus_tests::{DEADLINE, OTHER_UID, TestBus, can_change_user, open, wait_for};
@@ -65,6 +66,30 @@ fn who_steals_from_its_own_pipe_harms_only_its_own_messages() {
         }
     }
     drop((subscribers, honest));
+    calm.comes_back(&bus);
+}
+
+#[test]
+fn who_stops_reading_its_pipe_for_a_moment_has_left_and_holds_up_nobody() {
+    let bus = TestBus::start();
+    let calm = Calm::of(&bus);
+    let (mut client, _) = RawClient::connect(&bus.place());
+    // On every thread of the broker, and by their answers all of them have looked around.
+    let threads = std::thread::available_parallelism().unwrap().get();
+    let mut others: Vec<_> = (0..2 * threads).map(|_| Publisher::new(&bus, "a")).collect();
+    let pings = encode_control(&Control::Ping { token: 1 }).repeat(3000);
+    // More answers than the pipe holds, so that the broker waits for room, and the client is not gone yet.
+    client.write(&pings);
+    let held = || rustix::io::ioctl_fionread(client.down()).unwrap();
+    wait_for("a full pipe", || { eprintln!("held {} of {}", held(), rustix::pipe::fcntl_getpipe_size(client.down()).unwrap()); (held() > 60_000).then_some(()) });
+    others.iter_mut().for_each(Publisher::flush);
+    (0..3000).for_each(|_| assert!(matches!(client.hear(), Some(Control::Pong { .. }))));
+    client.away_from_down(|| others.iter_mut().for_each(Publisher::flush));
+    let _ = client.write_while(&pings, || true);
+    others.iter_mut().for_each(Publisher::flush);
+    wait_for("the broker to let go of the client", || client.is_gone().then_some(()));
+    others.iter_mut().for_each(Publisher::flush);
+    drop((client, others));
     calm.comes_back(&bus);
 }
 

@@ -1,15 +1,19 @@
 //! Gathered: large frames that were taken out of their publisher's pipe together, so that they go on together: whoever
 //! gets them is woken once, not for each.
+//!
+//! Only frames that are like the first go together: whole messages, of the same topic, flags and length, one after
+//! another. So one route and one loan do for all of them, and where each begins is known.
 
 use bytes::{Bytes, BytesMut};
 use pipebus_proto::frame::{HEAD_BYTES, Head, Part};
 use pipebus_proto::splitter::{Span, begun_frame};
 use pipebus_proto::wire::{decode_head, encode_head};
 
-use crate::relay::{self, Scratch, Source};
+use crate::relay::{self, Pipe, Scratch, Source};
 use crate::transport::{Reader, try_read};
 
-/// No more is gathered than fits a scratch pipe, of which each frame takes a page more than it fills, or two.
+/// No more is gathered, so that it fits a scratch pipe: that holds pages, and heads and the ends of frames do not fill
+/// theirs.
 const GATHERED_BYTES_MAX: usize = 768 * 1024;
 
 /// Frames of one sender that go the same way and are of one length. Their heads are the broker's copies, behind each is
@@ -28,11 +32,14 @@ pub(crate) struct Gathered {
 
 impl Gathered {
     /// Takes the large frame that begins in `buffer`, which is known to be whole in the pipe behind it, and those like it
-    /// that follow. What was read and is not like it is left in `buffer`. `None` if the frame has to be read.
-    pub(crate) fn gather(buffer: &mut BytesMut, reader: &Reader, source: &mut Source) -> Option<Gathered> {
-        let (span, in_pipe) = begun_frame(buffer)?;
-        let first = decode_head(buffer).ok()??;
-        let scratch = Scratch::take().filter(|scratch| scratch.put(buffer))?;
+    /// that follow. What was read and is not like it is left in `buffer`.
+    ///
+    /// # Errors
+    /// The frame has to be read. So many bytes have been, and are in `buffer`.
+    pub(crate) fn gather(buffer: &mut BytesMut, reader: &Reader, source: &mut Source) -> Result<Gathered, usize> {
+        let Some((span, in_pipe)) = begun_frame(buffer) else { return Err(0) };
+        let Ok(Some(first)) = decode_head(buffer) else { return Err(0) };
+        let Some(scratch) = Scratch::take().filter(|scratch| scratch.put(buffer)) else { return Err(0) };
         let taken = scratch.put_from(reader, in_pipe);
         source.taken(taken);
         let frame_bytes = first.frame_bytes();
@@ -41,10 +48,10 @@ impl Gathered {
         let mut gathered = Gathered { span, frame_bytes, scratch, first, behind, taken };
         if behind > 0 {
             gathered.end(buffer);
-            return None;
+            return Err(taken);
         }
         while gathered.span.part == Part::Whole && gathered.take_next(buffer, reader, source) {}
-        Some(gathered)
+        Ok(gathered)
     }
 
     /// Takes the next frame if it is like the others and wholly there. Otherwise there are no more.
@@ -69,14 +76,14 @@ impl Gathered {
             self.behind = HEAD_BYTES + taken;
             return false;
         }
-        self.span.last += 1;
+        self.span.last = like_the_others.sequence;
         self.span.frames += 1;
         true
     }
 
     /// Where they are: a pipe that nobody else knows.
-    pub(crate) fn scratch(&self) -> &Scratch {
-        &self.scratch
+    pub(crate) fn pipe(&self) -> &Pipe {
+        self.scratch.pipe()
     }
 
     /// How many bytes they have together.
@@ -84,16 +91,15 @@ impl Gathered {
         self.span.frames as usize * self.frame_bytes
     }
 
-    /// How many messages begin in its first bytes, which are whole frames.
-    pub(crate) fn messages_in(&self, bytes: usize) -> u64 {
-        if self.span.part.begins() { (bytes / self.frame_bytes) as u64 } else { 0 }
+    /// How many messages begin in so many of the frames.
+    pub(crate) fn messages_in(&self, frames: usize) -> u64 {
+        if self.span.part.begins() { frames as u64 } else { 0 }
     }
 
-    /// The frames that begin at `at` and behind it, of which these are the bytes; `None` if there are none.
-    pub(crate) fn span_from(&self, at: usize, bytes: Bytes) -> Option<Span> {
-        let before = u32::try_from(at.div_ceil(self.frame_bytes)).unwrap_or(u32::MAX);
-        let frames = self.span.frames.checked_sub(before).filter(|frames| *frames > 0)?;
-        Some(Span { bytes, first: self.span.first + u64::from(before), frames, ..self.span.clone() })
+    /// One of the frames, counted from 0, of which these are the bytes.
+    pub(crate) fn frame(&self, number: usize, bytes: Bytes) -> Span {
+        let sequence = self.span.first + number as u64;
+        Span { bytes, first: sequence, last: sequence, frames: 1, ..self.span.clone() }
     }
 
     /// All that was gathered has gone on: what is behind it is to be read like anything else.

@@ -69,8 +69,11 @@ pub(crate) struct Laggards<'a> {
 
 impl<'a> Delivery<'a> {
     /// Delivers large frames to all who take them at once. If that is all, their scratch pipe is then empty of them.
-    pub(crate) fn deliver_large(&mut self, large: Large<'a>) -> Option<Laggards<'a>> {
-        let (pipe, bytes) = (large.gathered.scratch().pipe(), large.gathered.bytes());
+    pub(crate) fn deliver_large<'b>(&mut self, large: Large<'b>) -> Option<Laggards<'b>>
+    where
+        'a: 'b,
+    {
+        let (pipe, bytes) = (large.gathered.pipe(), large.gathered.bytes());
         let mut all = Laggards { large, laggards: Vec::new(), moved: 0 };
         for (index, target) in self.targets.iter().enumerate() {
             let Some((direct, lent)) = large.begin_direct(target) else {
@@ -97,8 +100,9 @@ impl<'a> Delivery<'a> {
         Some(all)
     }
 
-    /// Gives the laggards the rest. Then the scratch pipe is empty of it.
-    pub(crate) async fn catch_up(mut self, mut laggards: Laggards<'a>) {
+    /// Gives the laggards the rest: what does not fit somewhere stays in `waiting`, for [`Delivery::wait`]. The scratch
+    /// pipe is empty of it then.
+    pub(crate) async fn catch_up(&mut self, mut laggards: Laggards<'_>) {
         let deadline = Instant::now() + PATIENCE;
         for index in 0..laggards.laggards.len() {
             laggards.follow(index, deadline).await;
@@ -106,7 +110,6 @@ impl<'a> Delivery<'a> {
         for (target, span) in laggards.end() {
             self.push(target, span);
         }
-        self.wait().await;
     }
 }
 
@@ -115,7 +118,7 @@ impl<'a> Laggards<'a> {
     async fn follow(&mut self, index: usize, deadline: Instant) {
         let Laggards { large, laggards, moved } = self;
         let Gathered { span, .. } = large.gathered;
-        let (pipe, bytes) = (large.gathered.scratch().pipe(), large.gathered.bytes());
+        let (pipe, bytes) = (large.gathered.pipe(), large.gathered.bytes());
         let alone = laggards.len() == 1;
         let Laggard { target, direct, lent, taken } = &mut laggards[index];
         // Only who makes its publishers wait is waited for.
@@ -150,31 +153,45 @@ impl<'a> Laggards<'a> {
     /// get which frames behind.
     fn end(&mut self) -> Vec<(&'a Target<Arc<Outbox>>, Span)> {
         let Large { gathered, loan, .. } = self.large;
-        let (pipe, bytes) = (gathered.scratch().pipe(), gathered.bytes());
-        let left = if self.laggards.is_empty() { 0 } else { bytes - self.moved };
-        // Without what was moved, which nobody misses.
-        let rest = if self.laggards.iter().all(|laggard| laggard.taken == bytes) {
-            relay::discard(pipe, left);
-            Bytes::new()
-        } else {
-            Bytes::from(relay::read_rest(pipe, left))
-        };
+        let (frame_bytes, frames) = (gathered.frame_bytes, gathered.span.frames as usize);
+        let copies = self.copies();
+        let copied = self.moved / frame_bytes;
         let mut behind = Vec::new();
         for Laggard { target, direct, lent, taken } in self.laggards.drain(..) {
             if let Some(loan) = loan.filter(|_| lent && taken == 0) {
                 // All that it gets is a copy.
                 target.to.loans.take_back(loan);
             }
-            let cut = taken.next_multiple_of(gathered.frame_bytes);
-            let of_rest = |from: usize, to: usize| {
-                if from < to { rest.slice(from - self.moved..to - self.moved) } else { Bytes::new() }
-            };
+            let (whole, begun) = (taken / frame_bytes, taken.div_ceil(frame_bytes));
             if let Some(direct) = direct {
-                direct.end(gathered.messages_in(cut), taken, of_rest(taken, cut));
+                let skipped = taken - self.moved.max(whole * frame_bytes).min(taken);
+                let rest = if whole < begun { copies[whole - copied].slice(skipped..) } else { Bytes::new() };
+                direct.end(gathered.messages_in(begun), taken, rest);
             }
-            behind.extend(gathered.span_from(cut, of_rest(cut, bytes)).map(|span| (target, span)));
+            behind.extend(
+                (begun..frames).map(|number| (target, gathered.frame(number, copies[number - copied].clone()))),
+            );
         }
         behind
+    }
+
+    /// What is left in the scratch pipe, if somebody misses it: each frame in memory of its own, or one that waits for
+    /// long would keep all of them. The first may have lost its beginning, which was moved and nobody misses.
+    fn copies(&self) -> Vec<Bytes> {
+        let gathered = self.large.gathered;
+        let (pipe, bytes) = (gathered.pipe(), gathered.bytes());
+        if self.laggards.iter().all(|laggard| laggard.taken == bytes) {
+            relay::discard(pipe, if self.laggards.is_empty() { 0 } else { bytes - self.moved });
+            return Vec::new();
+        }
+        let mut copies = Vec::new();
+        let mut at = self.moved;
+        while at < bytes {
+            let end = (at + 1).next_multiple_of(gathered.frame_bytes);
+            copies.push(Bytes::from(relay::read_rest(pipe, end - at)));
+            at = end;
+        }
+        copies
     }
 }
 

@@ -1,11 +1,12 @@
 //! Where pages can't be moved: everything is read into memory, and the callers' own way for that is taken.
 
+use pipebus_proto::frame::FRAME_BYTES_MAX;
 use tokio::time::Instant;
 
 use crate::transport::{Reader, Writer};
 
 /// No frame is so large.
-pub(crate) const PAGES_BYTES_MIN: usize = usize::MAX;
+pub(crate) const PAGES_BYTES_MIN: usize = FRAME_BYTES_MAX + 1;
 
 /// Nobody ever gets one.
 pub(crate) enum Pipe {}

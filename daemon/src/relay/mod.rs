@@ -12,4 +12,4 @@ pub(crate) use copies::*;
 #[cfg(target_os = "linux")]
 pub(crate) use pages::{PAGES_BYTES_MIN, Source, discard, grow, move_to, move_until, read_rest, share_with};
 #[cfg(target_os = "linux")]
-pub(crate) use scratch::Scratch;
+pub(crate) use scratch::{Pipe, Scratch};

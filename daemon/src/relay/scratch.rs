@@ -70,8 +70,10 @@ impl Scratch {
     /// Empties it and gives it back. Without this it is not used again.
     pub(crate) fn give_back(self, bytes_left: usize) {
         discard(&self.reader, bytes_left);
+        // What has nothing to do with the next client must not get to it, whatever has gone wrong.
+        let is_empty = rustix::io::ioctl_fionread(&self.reader) == Ok(0);
         POOL.with_borrow_mut(|pool| {
-            if pool.len() < POOL_MAX {
+            if is_empty && pool.len() < POOL_MAX {
                 pool.push(self);
             }
         });

@@ -1,5 +1,7 @@
 //! What is gathered, and what is left.
 
+#![cfg(target_os = "linux")]
+
 use super::*;
 use pipebus_proto::frame::{Flags, Kind};
 use pipebus_proto::splitter::next_span;
@@ -33,8 +35,8 @@ fn gather(write: impl FnOnce(&pipe::Sender), read: usize) -> Option<(Option<(u64
     assert_eq!(try_read(&reader, &mut buffer).unwrap(), read);
     let missing = pipebus_proto::splitter::missing(&buffer);
     assert!(source.has(&reader, missing));
-    let gathered = Gathered::gather(&mut buffer, &reader, &mut source).map(|gathered| {
-        let frames = relay::read_rest(gathered.scratch().pipe(), gathered.bytes());
+    let gathered = Gathered::gather(&mut buffer, &reader, &mut source).ok().map(|gathered| {
+        let frames = relay::read_rest(gathered.pipe(), gathered.bytes());
         let (first, last) = (gathered.span.first, gathered.span.last);
         gathered.end(&mut buffer);
         (first, last, frames)
