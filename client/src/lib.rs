@@ -36,6 +36,7 @@ mod message;
 mod outgoing;
 mod pages;
 mod publisher;
+mod reading;
 mod reconnect;
 mod run;
 mod serve;
