@@ -37,6 +37,7 @@ mod outgoing;
 mod pages;
 mod publisher;
 mod reading;
+mod reassembly;
 mod reconnect;
 mod run;
 mod serve;
