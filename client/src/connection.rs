@@ -7,22 +7,17 @@ use bytes::BytesMut;
 use pipebus_proto::control::{Control, Welcome};
 use pipebus_proto::frame::PROTOCOL_VERSION;
 use pipebus_proto::place::Place;
-use pipebus_proto::splitter::{missing, next_span};
+use pipebus_proto::splitter::next_span;
 use pipebus_proto::wire::encode_control;
 use tokio::io::AsyncReadExt;
 
 use crate::error::{Error, Result};
 use crate::incoming::{Incoming, control_of, protocol};
+use crate::reading::read_loop;
 use crate::reconnect::Backoff;
 use crate::shared::Shared;
-use crate::transport::{Attempt, Reader, Writer, grow};
+use crate::transport::{Attempt, Reader, Writer};
 use crate::writing::write_loop;
-
-/// How much is read at once.
-const READ_BYTES: usize = 128 * 1024;
-
-/// How much is read at once from a pipe that was made larger.
-const READ_BYTES_OF_LARGE: usize = 256 * 1024;
 
 /// What a pipe that was full grows to, once: each time it is full costs a switch between processes. All pipes of a user
 /// together get 64 MiB by default, and new ones only 8 KiB once that is used up (pipe(7), pipe-user-pages-soft): so
@@ -34,13 +29,6 @@ pub(crate) const LARGE_PIPE_BYTES: usize = 1024 * 1024;
 
 /// What is large.
 pub(crate) const LARGE_BYTES_MIN: usize = 32 * 1024;
-
-/// The writer gets its turn at the latest when so many bytes of loaned messages have been read: others wait to use that
-/// memory again.
-const CONSUMED_BYTES_MAX: usize = 512 * 1024;
-
-/// What a pipe holds unless it was made larger (pipe(7)).
-const DEFAULT_PIPE_BYTES: usize = 64 * 1024;
 
 /// How long the broker may take to say goodbye.
 const GOODBYE_WAIT: Duration = Duration::from_secs(5);
@@ -168,42 +156,5 @@ async fn run(shared: &Arc<Shared>, established: Established) -> Option<Error> {
         // The broker's end is gone; what it wrote before is read first.
         () = write_loop(shared, writer) => None,
         () = stopped => None,
-    }
-}
-
-async fn read_loop(incoming: &mut Incoming, mut reader: Reader, mut buffer: BytesMut) -> Result<()> {
-    let mut read_bytes = READ_BYTES;
-    let mut large = false;
-    let mut loaned_bytes = 0;
-    loop {
-        while let Some(span) = next_span(&mut buffer).map_err(protocol)? {
-            if span.loaned {
-                loaned_bytes += span.bytes.len();
-            }
-            if !incoming.handle(span).await? {
-                return Ok(());
-            }
-        }
-        if loaned_bytes >= CONSUMED_BYTES_MAX {
-            loaned_bytes = 0;
-            tokio::task::yield_now().await;
-        }
-        let missing = missing(&buffer);
-        if missing >= LARGE_BYTES_MIN && !large {
-            large = true;
-            read_bytes = READ_BYTES_OF_LARGE;
-            grow(&reader, LARGE_PIPE_BYTES);
-        }
-        if buffer.capacity() - buffer.len() < missing.max(read_bytes / 2) {
-            buffer.reserve(missing.max(read_bytes));
-        }
-        match reader.read_buf(&mut buffer).await {
-            Ok(0) | Err(_) => return Ok(()),
-            Ok(bytes) if bytes >= DEFAULT_PIPE_BYTES && read_bytes == READ_BYTES => {
-                read_bytes = READ_BYTES_OF_LARGE;
-                grow(&reader, FULL_PIPE_BYTES);
-            }
-            Ok(_) => {}
-        }
     }
 }

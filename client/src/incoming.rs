@@ -1,34 +1,30 @@
-//! Incoming: where the broker's frames come in, are put together, and go to whoever waits for them.
+//! Incoming: where the broker's frames come in, and go to whoever waits for them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use pipebus_proto::control::{Control, Failure, Farewell, Regarding};
 use pipebus_proto::frame::{Call, Flags, HEAD_BYTES, Head, Kind, Malformed, Part};
 use pipebus_proto::splitter::{Frame, Span};
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
-use pipebus_proto::wire::{decode_control, decode_metadata, encode_head};
+use pipebus_proto::wire::{decode_control, decode_metadata};
 
 use crate::error::{Error, Result};
 use crate::inbox::{Inbox, Item};
 use crate::message::{Message, Origin, Sender};
+use crate::reassembly::{Fit, Reassembly, Unfinished};
 use crate::run::Run;
 use crate::shared::Shared;
 use crate::shared::sending::Outbound;
 use crate::subscription::{Gap, GapCause};
 
-/// Bytes of messages that are being put together from fragments, over all senders.
-const REASSEMBLY_BYTES_MAX: usize = 256 * 1024 * 1024;
-
 /// Where the broker's frames come in.
 pub(crate) struct Incoming {
     shared: Arc<Shared>,
-    message_bytes_max: usize,
     topics: HashMap<TopicId, Known>,
     senders: HashMap<InstanceId, Arc<Sender>>,
-    unfinished: HashMap<InstanceId, Unfinished>,
-    unfinished_bytes: usize,
+    reassembly: Reassembly,
     /// Of the subscriptions, when the inboxes in `topics` were looked up.
     version: u64,
     /// Why the broker is about to say goodbye.
@@ -46,53 +42,75 @@ struct Known {
     origin: Option<Arc<Origin>>,
 }
 
-/// A message of which fragments are missing.
-struct Unfinished {
-    head: Head,
-    /// The one frame that the message would be if frames had no limit.
-    frame: BytesMut,
-}
-
 impl Incoming {
     /// For a new connection, on which messages have at most so many bytes.
     pub(crate) fn new(shared: Arc<Shared>, message_bytes_max: usize) -> Incoming {
         Incoming {
             shared,
-            message_bytes_max,
             topics: HashMap::new(),
             senders: HashMap::new(),
-            unfinished: HashMap::new(),
-            unfinished_bytes: 0,
+            reassembly: Reassembly::new(message_bytes_max),
             version: 0,
             refusal: None,
         }
     }
 
-    /// Takes what the broker sent; `false` once it has said goodbye.
+    /// Takes whole frames that the broker sent; `false` once it has said goodbye. Fragments go another way, see
+    /// [`Incoming::begin_fragment`].
     pub(crate) async fn handle(&mut self, span: Span) -> Result<bool> {
-        if span.loaned && span.part.ends() {
+        if span.kind == Kind::Control {
+            return match control_of(&span) {
+                Ok(control) => self.handle_control(control),
+                // Something that a later broker says: whoever needs to understand it speaks its version.
+                Err(_) => Ok(true),
+            };
+        }
+        if span.loaned {
             // It has been read, whether anybody here wants it or not.
             self.shared.consume(span.sender, span.last);
         }
-        match span.kind {
-            Kind::Control => match control_of(&span) {
-                Ok(control) => return self.handle_control(control),
-                // Something that a later broker says: whoever needs to understand it speaks its version.
-                Err(_) => return Ok(true),
-            },
-            Kind::Message if span.part == Part::Whole => self.handle_messages(&span).await,
-            Kind::Message => {
-                if let Some((head, frame)) = self.put_together(&span) {
-                    self.handle_run(head.topic, head.sender, |origin| Run::whole(origin, frame)).await;
-                }
-            }
-            Kind::Request | Kind::Reply => {
-                if let Some((head, frame)) = self.put_together(&span) {
-                    self.handle_call(head, frame).await;
-                }
-            }
+        self.forget_unfinished(span.sender);
+        if span.kind == Kind::Message {
+            self.handle_run(span.topic, span.sender, |origin| Run::new(origin, &span)).await;
+        } else if let Some(Frame { head, .. }) = span.iter().next() {
+            self.handle_call(head, span.bytes).await;
         }
         Ok(true)
+    }
+
+    /// Where the body of a fragment is to be put, whose head is all that need have come; nowhere if its message can't
+    /// be put together.
+    pub(crate) fn begin_fragment(&mut self, fragment: &Head) -> Option<&mut BytesMut> {
+        if fragment.part().begins() {
+            self.forget_unfinished(fragment.sender);
+        }
+        let fit = self.reassembly.admit(fragment);
+        if fit == Fit::Fits {
+            return self.reassembly.frame(fragment.sender);
+        }
+        self.forget_unfinished(fragment.sender);
+        if fit == Fit::TooLarge {
+            self.handle_gap(fragment.topic, 1, GapCause::Reassembly);
+        }
+        None
+    }
+
+    /// All of the fragment's body is where it is to be. If it is the last, the message is whole.
+    pub(crate) async fn end_fragment(&mut self, fragment: &Head) {
+        if fragment.part() != Part::Last {
+            return;
+        }
+        if fragment.flags.has(Flags::LOANED) {
+            // As with a whole one, whether anybody here wants it or not.
+            self.shared.consume(fragment.sender, fragment.sequence);
+        }
+        match self.reassembly.finish(fragment.sender) {
+            Some((head, frame)) if head.kind == Kind::Message => {
+                self.handle_run(head.topic, head.sender, |origin| Run::whole(origin, frame)).await;
+            }
+            Some((head, frame)) => self.handle_call(head, frame).await,
+            None => {}
+        }
     }
 
     fn handle_control(&mut self, control: Control) -> Result<bool> {
@@ -173,13 +191,6 @@ impl Incoming {
         }
     }
 
-    async fn handle_messages(&mut self, span: &Span) {
-        if !self.unfinished.is_empty() {
-            self.forget_unfinished(span.sender);
-        }
-        self.handle_run(span.topic, span.sender, |origin| Run::new(origin, span)).await;
-    }
-
     /// Messages for all who subscribe to their topic.
     async fn handle_run(&mut self, topic: TopicId, sender: InstanceId, run: impl FnOnce(Arc<Origin>) -> Run) {
         let Some(origin) = self.origin(topic, sender) else { return };
@@ -233,51 +244,9 @@ impl Incoming {
         self.shared.reply_now(head.topic, self.shared.connection(), outbound);
     }
 
-    /// Puts a message together from its fragments, if this is the last. Returns the head of the first, and the one
-    /// frame that the message would be if frames had no limit.
-    fn put_together(&mut self, span: &Span) -> Option<(Head, Bytes)> {
-        let Frame { head, body } = span.iter().next()?;
-        if span.part.begins() {
-            self.forget_unfinished(span.sender);
-        }
-        if span.part == Part::Whole {
-            return Some((head, span.bytes.clone()));
-        }
-        if span.part == Part::First {
-            let frame = BytesMut::zeroed(HEAD_BYTES);
-            self.unfinished_bytes += frame.len();
-            self.unfinished.insert(span.sender, Unfinished { head, frame });
-        }
-        let unfinished = self.unfinished.get_mut(&span.sender)?;
-        let same = |head: &Head| (head.kind, head.topic, head.sequence);
-        if same(&unfinished.head) != same(&head) {
-            self.forget_unfinished(span.sender);
-            return None;
-        }
-        let room = REASSEMBLY_BYTES_MAX.saturating_sub(self.unfinished_bytes);
-        if body.len() > room || unfinished.frame.len() - HEAD_BYTES + body.len() > self.message_bytes_max {
-            let topic = unfinished.head.topic;
-            self.forget_unfinished(span.sender);
-            self.handle_gap(topic, 1, GapCause::Reassembly);
-            return None;
-        }
-        unfinished.frame.put_slice(&body);
-        self.unfinished_bytes += body.len();
-        if span.part != Part::Last {
-            return None;
-        }
-        let Unfinished { mut head, mut frame } = self.unfinished.remove(&span.sender)?;
-        self.unfinished_bytes -= frame.len();
-        // The flags that are not about fragments are in all of them, the metadata is in the first.
-        head.body = u32::try_from(frame.len() - HEAD_BYTES).ok()?;
-        frame[..HEAD_BYTES].copy_from_slice(&encode_head(&head));
-        Some((head, frame.freeze()))
-    }
-
     /// The rest of the sender's message will not come. If it is an answer, whoever waits for it is told.
     fn forget_unfinished(&mut self, sender: InstanceId) {
-        let Some(Unfinished { head, frame }) = self.unfinished.remove(&sender) else { return };
-        self.unfinished_bytes -= frame.len();
+        let Some(Unfinished { head, frame }) = self.reassembly.forget(sender) else { return };
         if head.kind == Kind::Reply
             && let Some(metadata) = frame[HEAD_BYTES..].get(..usize::from(head.metadata))
             && let Some(call) = decode_metadata(metadata).ok().and_then(|metadata| metadata.call)

@@ -19,7 +19,8 @@
 //!
 //! # Memory
 //!
-//! A client keeps at most 512 KiB that wait to be written, besides a message that is larger, and reads no more while
+//! A client keeps at most 256 KiB that wait to be written and 512 KiB that wait to be lent to its pipe, besides as much that
+//! is just being written or lent and a message that is larger, and reads no more while
 //! 256 KiB wait for a subscription (64 MiB while the app waits for an answer). Messages larger than 256 KiB are put
 //! together in memory, at most 256 MiB of them at once. A pipe that was full grows from 64 to 256 KiB, once, and one
 //! that carries messages of 32 KiB or more to 1 MiB. For such messages a client keeps at most 32 MiB of pages that it
@@ -36,6 +37,8 @@ mod message;
 mod outgoing;
 mod pages;
 mod publisher;
+mod reading;
+mod reassembly;
 mod reconnect;
 mod run;
 mod serve;

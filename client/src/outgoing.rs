@@ -15,8 +15,11 @@ use crate::pages::{Lent, Pages, Pool};
 /// long as one more piece in a vectored write.
 pub(crate) const SHARED_BYTES_MIN: usize = 16 * 1024;
 
-/// Publishers wait while more than this waits to be written: half of what a pipe for large messages holds.
-const WAITING_BYTES_MAX: usize = 512 * 1024;
+/// Publishers wait while more than this waits to be written.
+const WAITING_BYTES_MAX: usize = 256 * 1024;
+
+/// And while more than this waits to be lent: half of what a pipe for large messages holds, so that many go together.
+const LENT_BYTES_MAX: usize = 512 * 1024;
 
 /// What is copied together is kept in pieces of so many bytes, or more for a larger message.
 const TAIL_BYTES: usize = 64 * 1024;
@@ -39,7 +42,9 @@ pub(crate) enum Piece {
 pub(crate) struct Outgoing {
     pieces: VecDeque<Piece>,
     tail: BytesMut,
+    /// Bytes to be written, and bytes to be lent.
     bytes: usize,
+    lent_bytes: usize,
     /// Up to which message of each sender the loaned ones have been read. To be said with the next write: so there is
     /// one for each sender, however long the broker takes nothing.
     consumed: BTreeMap<InstanceId, u64>,
@@ -65,7 +70,7 @@ impl Outgoing {
     /// Whether one more message may be added now.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        self.bytes < WAITING_BYTES_MAX
+        self.bytes < WAITING_BYTES_MAX && self.lent_bytes < LENT_BYTES_MAX
     }
 
     /// Adds a small message without metadata: the way of most.
@@ -134,13 +139,20 @@ impl Outgoing {
         pool.lend(self.sequence, &lent, Instant::now());
         self.end_tail();
         self.pieces.push_back(Piece::Lent(lent));
-        self.count(bytes);
+        self.lent_bytes += bytes;
+        self.doubt(bytes);
     }
 
     /// Counts what has been added for a message.
     #[inline]
     fn count(&mut self, bytes: usize) {
         self.bytes += bytes;
+        self.doubt(bytes);
+    }
+
+    /// So much more is to be confirmed.
+    #[inline]
+    fn doubt(&mut self, bytes: usize) {
         self.unasked_bytes += bytes;
         if self.unasked_bytes >= CONFIRM_BYTES {
             self.ask_to_confirm();
@@ -202,6 +214,7 @@ impl Outgoing {
         self.end_tail();
         batch.append(&mut self.pieces);
         self.bytes = 0;
+        self.lent_bytes = 0;
     }
 }
 

@@ -14,7 +14,7 @@ use crate::pages::{Lent, Pool};
 use crate::shared::Shared;
 use crate::transport::{Writer, grow, lend};
 
-/// Slices in one vectored write.
+/// Slices in one vectored write, or lent at once: of large messages, half as many.
 const SLICES_MAX: usize = 64;
 
 /// How long after a message, if not so many follow that it is asked anyway, the broker is asked to confirm it: without

@@ -36,7 +36,7 @@ const WAIT_STEP: Duration = Duration::from_millis(250);
 /// How much is written at once, at most; less where queues are small, since what is being written can't be dropped.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
 
-/// How many released messages may wait until their sender is told of them: more than it has pages to lend.
+/// How many released messages may wait until their sender is told of them: more than some receivers may have at once.
 const RELEASED_WAITING_MAX: usize = 16 * 1024;
 
 /// The way to one instance.

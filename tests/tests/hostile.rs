@@ -81,7 +81,7 @@ fn who_stops_reading_its_pipe_for_a_moment_has_left_and_holds_up_nobody() {
     // More answers than the pipe holds, so that the broker waits for room, and the client is not gone yet.
     client.write(&pings);
     let held = || rustix::io::ioctl_fionread(client.down()).unwrap();
-    wait_for("a full pipe", || { eprintln!("held {} of {}", held(), rustix::pipe::fcntl_getpipe_size(client.down()).unwrap()); (held() > 60_000).then_some(()) });
+    wait_for("a full pipe", || (held() > 50_000).then_some(()));
     others.iter_mut().for_each(Publisher::flush);
     (0..3000).for_each(|_| assert!(matches!(client.hear(), Some(Control::Pong { .. }))));
     client.away_from_down(|| others.iter_mut().for_each(Publisher::flush));

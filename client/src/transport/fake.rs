@@ -21,3 +21,8 @@ pub(crate) fn no_pipe() -> (Writer, Reader) {
     let writer = Writer::from_owned_fd_unchecked(one.into()).unwrap();
     (writer, Reader::from_owned_fd_unchecked(other.into()).unwrap())
 }
+
+/// How many bytes wait in a pipe.
+pub(crate) fn waiting(pipe: &Writer) -> u64 {
+    rustix::io::ioctl_fionread(pipe).unwrap()
+}
