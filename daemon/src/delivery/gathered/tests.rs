@@ -24,9 +24,16 @@ fn frame(sequence: u64, topic: u32, body: usize) -> Vec<u8> {
     [&encode_head(&head)[..], &vec![sequence as u8; body]].concat()
 }
 
-/// What is gathered of these bytes: which sequence numbers, and the frames; what is left to be read as others are, and
-/// what is left in the pipe. `None` where pages can't be moved.
-fn gather(write: impl FnOnce(&pipe::Sender), read: usize) -> Option<(Option<(u64, u64, Vec<u8>)>, Vec<u8>, Vec<u8>)> {
+/// What came of some bytes.
+struct Outcome {
+    /// The first and the last sequence number that were gathered, and the frames.
+    gathered: (u64, u64, Vec<u8>),
+    /// What is left, in the buffer and in the pipe.
+    left: Vec<u8>,
+}
+
+/// Gathers what `write` writes, of which so many bytes have been read. `None` where pages can't be moved.
+fn gather(write: impl FnOnce(&pipe::Sender), read: usize) -> Option<Outcome> {
     drop(Scratch::take()?);
     let (writer, reader) = pipe::pipe().unwrap();
     let mut source = Source::of(&reader);
@@ -35,16 +42,13 @@ fn gather(write: impl FnOnce(&pipe::Sender), read: usize) -> Option<(Option<(u64
     assert_eq!(try_read(&reader, &mut buffer).unwrap(), read);
     let missing = pipebus_proto::splitter::missing(&buffer);
     assert!(source.has(&reader, missing));
-    let gathered = Gathered::gather(&mut buffer, &reader, &mut source).ok().map(|gathered| {
-        let frames = relay::read_rest(gathered.pipe(), gathered.bytes());
-        let (first, last) = (gathered.span.first, gathered.span.last);
-        gathered.end(&mut buffer);
-        (first, last, frames)
-    });
-    let mut left = vec![0; 1 << 20];
-    let count = try_read(&reader, &mut left).unwrap_or(0);
-    left.truncate(count);
-    Some((gathered, buffer.to_vec(), left))
+    let Ok(gathered) = Gathered::gather(&mut buffer, &reader, &mut source) else { panic!("nothing is gathered") };
+    let frames = relay::read_rest(gathered.pipe(), gathered.bytes());
+    let (first, last) = (gathered.span.first, gathered.span.last);
+    gathered.end(&mut buffer);
+    let mut in_pipe = vec![0; 1 << 20];
+    let count = try_read(&reader, &mut in_pipe).unwrap_or(0);
+    Some(Outcome { gathered: (first, last, frames), left: [&buffer, &in_pipe[..count]].concat() })
 }
 
 fn write_all(writer: &pipe::Sender, bytes: &[u8]) {
@@ -65,9 +69,9 @@ async fn frames_that_are_like_the_first_go_together_and_what_comes_behind_is_lef
         vec![1; 7],
     ] {
         let write = |writer: &pipe::Sender| write_all(writer, &[&three[..], &behind].concat());
-        let Some((gathered, buffer, left)) = gather(write, 100) else { return };
-        assert_eq!(gathered, Some((1, 3, three.clone())));
-        assert_eq!([buffer, left].concat(), behind);
+        let Some(Outcome { gathered, left }) = gather(write, 100) else { return };
+        assert_eq!(gathered, (1, 3, three.clone()));
+        assert_eq!(left, behind);
     }
 }
 
@@ -83,10 +87,9 @@ async fn what_does_not_fit_is_read() {
             assert_eq!(tee(&from, writer, 512, SpliceFlags::NONBLOCK), Ok(512));
         }
     };
-    let Some((gathered, buffer, left)) = gather(write, HEAD_BYTES) else { return };
-    let (first, last, frames) = gathered.unwrap();
+    let Some(Outcome { gathered: (first, last, frames), left }) = gather(write, HEAD_BYTES) else { return };
     assert_eq!((first, last), (1, 3));
-    let mut all = BytesMut::from(&[frames, buffer, left].concat()[..]);
+    let mut all = BytesMut::from(&[frames, left].concat()[..]);
     assert_eq!(all, bytes);
     while next_span(&mut all).unwrap().is_some() {}
     assert!(all.is_empty());
