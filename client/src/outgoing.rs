@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use pipebus_proto::control::Control;
 use pipebus_proto::frame::{Flags, Head, Kind};
 use pipebus_proto::topic::{InstanceId, TopicId};
@@ -35,6 +35,24 @@ pub(crate) enum Piece {
     Bytes(Bytes),
     /// A message whose pages are lent to the pipe.
     Lent(Lent),
+}
+
+impl Piece {
+    /// How many bytes are not in the pipe yet.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Piece::Bytes(bytes) => bytes.len(),
+            Piece::Lent(lent) => lent.len(),
+        }
+    }
+
+    /// So many more are.
+    pub(crate) fn advance(&mut self, bytes: usize) {
+        match self {
+            Piece::Bytes(rest) => rest.advance(bytes),
+            Piece::Lent(lent) => lent.advance(bytes),
+        }
+    }
 }
 
 /// Frames on their way to the broker. Begins anew with every connection.

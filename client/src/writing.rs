@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::time::Duration;
 
-use bytes::Buf;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
@@ -72,20 +71,11 @@ impl Outlet<'_> {
     async fn write_some(&mut self, batch: &mut VecDeque<Piece>) -> io::Result<()> {
         let pieces =
             batch.iter().map_while(|piece| if let Piece::Bytes(bytes) = piece { Some(&bytes[..]) } else { None });
-        let (mut written, all) = self.write_slices(pieces).await?;
+        let (written, all) = self.write_slices(pieces).await?;
         if written < all {
             self.grow(FULL_PIPE_BYTES);
         }
-        while let Some(Piece::Bytes(first)) = batch.front_mut()
-            && written > 0
-        {
-            let of_first = written.min(first.len());
-            first.advance(of_first);
-            written -= of_first;
-            if first.is_empty() {
-                batch.pop_front();
-            }
-        }
+        advance(batch, written);
         Ok(())
     }
 
@@ -94,7 +84,7 @@ impl Outlet<'_> {
         self.grow(LARGE_PIPE_BYTES);
         let lent = batch.iter().map_while(|piece| if let Piece::Lent(lent) = piece { Some(lent) } else { None });
         let slices: Vec<_> = lent.flat_map(Lent::slices).take(SLICES_MAX).collect();
-        let mut taken = match lend(&self.writer, &slices).await {
+        let taken = match lend(&self.writer, &slices).await {
             // The system can't do it. Written, it is the same for whoever reads it.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 self.pool.give_up();
@@ -102,16 +92,7 @@ impl Outlet<'_> {
             }
             taken => taken?,
         };
-        while let Some(Piece::Lent(first)) = batch.front_mut()
-            && taken > 0
-        {
-            let of_first = taken.min(first.len());
-            first.advance(of_first);
-            taken -= of_first;
-            if first.len() == 0 {
-                batch.pop_front();
-            }
-        }
+        advance(batch, taken);
         Ok(())
     }
 
@@ -132,6 +113,20 @@ impl Outlet<'_> {
         if self.pipe_bytes < bytes {
             self.pipe_bytes = bytes;
             grow(&self.writer, bytes);
+        }
+    }
+}
+
+/// So many of the first bytes are in the pipe.
+fn advance(batch: &mut VecDeque<Piece>, mut bytes: usize) {
+    while bytes > 0
+        && let Some(first) = batch.front_mut()
+    {
+        let of_first = bytes.min(first.len());
+        first.advance(of_first);
+        bytes -= of_first;
+        if first.len() == 0 {
+            batch.pop_front();
         }
     }
 }

@@ -170,7 +170,7 @@ impl Inlet {
             return Ok(false);
         }
         let pipe = self.pipe.get_or_insert_with(|| Box::new(relay::Source::of(reader)));
-        let gathered = match pipe.has_whole(reader, in_pipe).await {
+        let gathered = match pipe.has_soon(reader, in_pipe).await {
             true => Gathered::gather(buffer.bytes(), reader, pipe),
             false => Err(0),
         };
@@ -186,7 +186,7 @@ impl Inlet {
         };
         let span = &gathered.span;
         self.verify(span).map_err(protocol)?;
-        let way = self.way(span, gathered.frame_bytes - HEAD_BYTES).await?;
+        let way = self.way(span, gathered.frame_bytes() - HEAD_BYTES).await?;
         let loan = self.loan_of(span);
         self.outbox.counters.bytes_in.add(gathered.taken as u64);
         self.outbox.counters.messages_in.add(span.messages());

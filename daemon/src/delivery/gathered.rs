@@ -21,7 +21,6 @@ const GATHERED_BYTES_MAX: usize = 768 * 1024;
 pub(crate) struct Gathered {
     /// Without its bytes.
     pub(crate) span: Span,
-    pub(crate) frame_bytes: usize,
     scratch: Scratch,
     first: Head,
     /// How much of the next frame is behind them, for which there was no room.
@@ -42,10 +41,9 @@ impl Gathered {
         let Some(scratch) = Scratch::take().filter(|scratch| scratch.put(buffer)) else { return Err(0) };
         let taken = scratch.put_from(reader, in_pipe);
         source.taken(taken);
-        let frame_bytes = first.frame_bytes();
         let behind = if taken < in_pipe { buffer.len() + taken } else { 0 };
         buffer.clear();
-        let mut gathered = Gathered { span, frame_bytes, scratch, first, behind, taken };
+        let mut gathered = Gathered { span, scratch, first, behind, taken };
         if behind > 0 {
             gathered.end(buffer);
             return Err(taken);
@@ -56,7 +54,7 @@ impl Gathered {
 
     /// Takes the next frame if it is like the others and wholly there. Otherwise there are no more.
     fn take_next(&mut self, buffer: &mut BytesMut, reader: &Reader, source: &mut Source) -> bool {
-        if self.bytes() + self.frame_bytes > GATHERED_BYTES_MAX || !source.has(reader, self.frame_bytes) {
+        if self.bytes() + self.frame_bytes() > GATHERED_BYTES_MAX || !source.has(reader, self.frame_bytes()) {
             return false;
         }
         let mut head = [0; HEAD_BYTES];
@@ -68,7 +66,7 @@ impl Gathered {
             buffer.extend_from_slice(&head[..read]);
             return false;
         }
-        let body = self.frame_bytes - HEAD_BYTES;
+        let body = self.frame_bytes() - HEAD_BYTES;
         let taken = self.scratch.put_from(reader, body);
         source.taken(taken);
         self.taken += taken;
@@ -86,9 +84,14 @@ impl Gathered {
         self.scratch.pipe()
     }
 
+    /// How many bytes each has.
+    pub(crate) fn frame_bytes(&self) -> usize {
+        self.first.frame_bytes()
+    }
+
     /// How many bytes they have together.
     pub(crate) fn bytes(&self) -> usize {
-        self.span.frames as usize * self.frame_bytes
+        self.span.frames as usize * self.frame_bytes()
     }
 
     /// How many messages begin in so many of the frames.

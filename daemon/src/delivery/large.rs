@@ -153,7 +153,7 @@ impl<'a> Laggards<'a> {
     /// get which frames behind.
     fn end(&mut self) -> Vec<(&'a Target<Arc<Outbox>>, Span)> {
         let Large { gathered, loan, .. } = self.large;
-        let (frame_bytes, frames) = (gathered.frame_bytes, gathered.span.frames as usize);
+        let (frame_bytes, frames) = (gathered.frame_bytes(), gathered.span.frames as usize);
         let copies = self.copies();
         let copied = self.moved / frame_bytes;
         let mut behind = Vec::new();
@@ -164,8 +164,11 @@ impl<'a> Laggards<'a> {
             }
             let (whole, begun) = (taken / frame_bytes, taken.div_ceil(frame_bytes));
             if let Some(direct) = direct {
-                let skipped = taken - self.moved.max(whole * frame_bytes).min(taken);
-                let rest = if whole < begun { copies[whole - copied].slice(skipped..) } else { Bytes::new() };
+                let rest = if whole < begun {
+                    copies[whole - copied].slice(taken - self.moved.max(whole * frame_bytes)..)
+                } else {
+                    Bytes::new()
+                };
                 direct.end(gathered.messages_in(begun), taken, rest);
             }
             behind.extend(
@@ -187,7 +190,7 @@ impl<'a> Laggards<'a> {
         let mut copies = Vec::new();
         let mut at = self.moved;
         while at < bytes {
-            let end = (at + 1).next_multiple_of(gathered.frame_bytes);
+            let end = (at + 1).next_multiple_of(gathered.frame_bytes());
             copies.push(Bytes::from(relay::read_rest(pipe, end - at)));
             at = end;
         }

@@ -23,7 +23,7 @@ impl Source {
         Source
     }
 
-    pub(crate) async fn has_whole(&mut self, _: &Reader, _: usize) -> bool {
+    pub(crate) async fn has_soon(&mut self, _: &Reader, _: usize) -> bool {
         false
     }
 

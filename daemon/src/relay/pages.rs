@@ -54,14 +54,8 @@ impl Source {
     }
 
     /// Waits until so many bytes are in the pipe; not for long, and not at all if they can't be.
-    pub(crate) async fn has_whole(&mut self, reader: &Reader, bytes: usize) -> bool {
-        if self.bytes < bytes {
-            if bytes + SLACK_BYTES > self.bytes_max {
-                return false;
-            }
-            self.bytes = held(reader);
-        }
-        if self.bytes < bytes {
+    pub(crate) async fn has_soon(&mut self, reader: &Reader, bytes: usize) -> bool {
+        if !self.has(reader, bytes) && bytes + SLACK_BYTES <= self.bytes_max {
             // In a box, since it is seldom: each instance would have room for it otherwise.
             self.bytes = Box::pin(wait_for(reader, bytes)).await;
         }
