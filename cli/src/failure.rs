@@ -17,6 +17,9 @@ pub(crate) enum Failure {
     /// Whoever read the standard output has left. Not told to anybody.
     #[error("nobody reads the output")]
     OutputClosed,
+    /// The policy does not allow what was asked about. The answer says so.
+    #[error("the policy does not allow it")]
+    Denied,
     #[error("{messages} {} in doubt, lost with a connection; publish again what must not be missing", are(*messages))]
     InDoubt { messages: u64 },
     #[error("only {seen} of {wanted} messages came within {}; check the pattern, or wait longer with --timeout", format_duration(*after))]
@@ -58,6 +61,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Failure::Client(error) => client_exit_code(error),
+            Failure::Denied => REFUSED,
             Failure::TooFew { .. } | Failure::NoAnswer { .. } | Failure::Stuck { .. } => TIMED_OUT,
             Failure::System { .. }
             | Failure::OutputClosed

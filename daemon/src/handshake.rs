@@ -8,9 +8,9 @@ use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 use tracing::info;
 
-use crate::core::bus::{Refused, describe};
+use crate::core::bus::describe;
 use crate::core::policy::Peer;
-use crate::inlet::protocol;
+use crate::core::refused::Refused;
 use crate::instance::{FAREWELL_WAIT, write_batch};
 use crate::read_buffer::ReadBuffer;
 use crate::transport::{Reader, Writer};
@@ -21,7 +21,7 @@ const HELLO_BYTES_MAX: usize = 512;
 /// Waits for the client's Hello. Returns its name.
 pub(crate) async fn read_hello(reader: &mut Reader, buffer: &mut ReadBuffer) -> Result<String, Refused> {
     let span = loop {
-        if let Some(span) = next_span(buffer.bytes()).map_err(protocol)? {
+        if let Some(span) = next_span(buffer.bytes())? {
             break span;
         }
         if buffer.bytes().len() >= HELLO_BYTES_MAX {

@@ -18,7 +18,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::info;
 
 use crate::broker::Broker;
-use crate::core::bus::{Refused, describe};
+use crate::core::bus::describe;
+use crate::core::refused::Refused;
 use crate::handshake::{read_hello, refuse};
 use crate::inlet::Inlet;
 use crate::outbox::{Next, Outbox};
@@ -68,16 +69,22 @@ async fn let_in<H>(broker: Arc<Broker>, arrived: Arrived, handshake: H, shutdown
         hello = timeout_at(deadline, read_hello(&mut reader, &mut buffer)) => hello,
         () = shutdown.reached(Phase::Draining) => Ok(Err(Refused::new(Reason::Exhausted, "the broker shuts down"))),
     };
-    let late = Refused::new(Reason::Protocol, "no Hello came within the handshake time-out");
-    let outbox = Arc::new(Outbox::new(&broker.config.limits(), writer, peer.identity.clone()));
-    let let_in = hello.unwrap_or(Err(late)).and_then(|name| {
-        let id = broker.connect(peer.clone(), name.clone(), outbox.clone())?;
-        Ok((id, name))
-    });
-    let (id, name) = match let_in {
+    let late = || Refused::new(Reason::Protocol, "no Hello came within the handshake time-out");
+    let mut writer = Some(writer);
+    let let_in = async {
+        let name = hello.unwrap_or_else(|_| Err(late()))?;
+        let groups = timeout_at(deadline, broker.groups_of(&peer.identity)).await.map_err(|_| {
+            Refused::new(Reason::Exhausted, "who is in which group could not be looked up in time; try again later")
+        })??;
+        let (id, outbox, account) = broker.connect(peer.clone(), &groups, name.clone(), |limits, account| {
+            Outbox::new(limits, account, writer.take(), peer.identity.clone())
+        })?;
+        Ok((id, name, outbox, account))
+    };
+    let (id, name, outbox, account) = match let_in.await {
         Ok(let_in) => let_in,
         Err(refused) => {
-            refuse(outbox.take_writer(), &peer, refused).await;
+            refuse(writer, &peer, refused).await;
             return None;
         }
     };
@@ -86,10 +93,10 @@ async fn let_in<H>(broker: Arc<Broker>, arrived: Arrived, handshake: H, shutdown
     outbox.send(&Control::Welcome(Welcome {
         client: id,
         broker_version: env!("CARGO_PKG_VERSION").to_owned(),
-        message_bytes_max: broker.config.limits().message_bytes_max,
+        message_bytes_max: broker.routes().message_bytes_max(),
     }));
     info!(instance = id.0, who = describe(&peer.identity), name, pid = peer.pid, "connected");
-    let inlet = Inlet::new(broker, id, outbox);
+    let inlet = Inlet::new(broker, id, outbox, account);
     Some(Instance { intake: Intake { inlet, buffer, reader }, shutdown })
 }
 
@@ -210,7 +217,7 @@ fn cause(farewell: Farewell) -> &'static str {
         Farewell::Shutdown => "the broker shuts down",
         Farewell::Slow => "the client was too slow",
         Farewell::Protocol => "the client broke the protocol",
-        Farewell::Disconnected => "disconnected by an administrator",
+        Farewell::Disconnected => "it may not be here any more",
     }
 }
 

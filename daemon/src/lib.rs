@@ -13,18 +13,23 @@
 //! `ARCHITECTURE.md` in the repository is the map of what is in here.
 
 mod admin;
+mod audit;
 mod broker;
 pub mod config;
 pub mod core;
 mod counters;
 mod delivery;
+mod events;
 mod handshake;
 mod inlet;
 mod instance;
 mod loans;
+mod membership;
 mod outbox;
 mod read_buffer;
 mod relay;
+mod review;
+pub mod rules;
 mod shards;
 mod shutdown;
 pub mod transport;
@@ -85,7 +90,9 @@ impl Daemon {
             path: place.directory().to_owned(),
             source,
         })?;
-        let broker = Arc::new(Broker::new(config, place, transport::own_identity(), &admin::topics()));
+        let owner = transport::own_identity();
+        let policy = rules::resolve(&config.policy.rules, &owner).map_err(BindError::Policy)?;
+        let broker = Arc::new(Broker::new(config, policy, place, owner, &admin::topics()));
         Ok(Daemon { broker, shards, listener })
     }
 
@@ -99,6 +106,11 @@ impl Daemon {
         Pulse { broker: self.broker.clone() }
     }
 
+    /// A way to change what the broker obeys.
+    pub fn reloader(&self) -> Reloader {
+        Reloader { broker: self.broker.clone() }
+    }
+
     /// Serves clients until `shutdown` is done. Then nobody new is let in, what clients have written and what waits for
     /// them is delivered, for at most the configured time, all are told goodbye, and what was made is removed.
     ///
@@ -108,6 +120,8 @@ impl Daemon {
         let mut instances = JoinSet::new();
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         let mut shutdown = std::pin::pin!(shutdown);
+        let broker = self.broker.clone();
+        let mut review = std::pin::pin!(review::keep_reviewing(&broker));
         loop {
             let next = async {
                 // Others wait at the door. A semaphore that is never closed always has a next permit.
@@ -131,6 +145,7 @@ impl Daemon {
                         error!(%error, "an instance ended in a panic; please report this");
                     }
                 }
+                () = &mut review => {}
                 () = &mut shutdown => break,
             }
         }
@@ -151,5 +166,27 @@ impl Pulse {
     /// Returns once the broker's central state could be looked at. A stuck broker never gets there.
     pub fn check(&self) {
         drop(self.broker.bus());
+    }
+}
+
+/// Changes what a running broker obeys.
+#[derive(Clone)]
+pub struct Reloader {
+    broker: Arc<Broker>,
+}
+
+impl Reloader {
+    /// Obeys the policy and the limits of another configuration from now on, also for clients that are connected. Returns
+    /// the sections that differ otherwise: for those the broker has to be started anew.
+    ///
+    /// # Errors
+    /// A rule names somebody who does not exist; then all stays as it was.
+    pub async fn reload(&self, config: &Config) -> Result<Vec<&'static str>, BindError> {
+        let (rules, owner) = (config.policy.rules.clone(), self.broker.owner.clone());
+        // It asks the system who somebody is.
+        let resolved = tokio::task::spawn_blocking(move || (rules::resolve(&rules, &owner), rules)).await;
+        let (policy, rules) = resolved.map_err(|error| BindError::Policy(error.to_string()))?;
+        self.broker.revise(rules, policy.map_err(BindError::Policy)?, config.limits()).await;
+        Ok(self.broker.config.unlike(config))
     }
 }

@@ -8,12 +8,12 @@ mod direct;
 
 use std::ops::RangeInclusive;
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use pipebus_proto::control::{Control, Farewell, Identity, Overflow, RELEASED_MAX};
+use pipebus_proto::control::{Control, Farewell, Identity, Overflow, RELEASED_MAX, Regarding};
 use pipebus_proto::splitter::Span;
 use pipebus_proto::topic::{InstanceId, TopicId};
 use pipebus_proto::wire::encode_control;
@@ -21,8 +21,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::core::account::Account;
 use crate::core::limits::Limits;
 use crate::core::queue::{ControlFull, Introductions, Pushed, Queue};
+use crate::core::refused::Refused;
 use crate::counters::Counters;
 use crate::loans::Loans;
 use crate::transport::Writer;
@@ -110,10 +112,12 @@ pub(crate) enum Next {
 }
 
 impl Outbox {
-    pub(crate) fn new(limits: &Limits, writer: Writer, owner: Identity) -> Outbox {
+    /// Without a pipe nothing is ever written.
+    pub(crate) fn new(limits: &Limits, account: &Arc<Account>, writer: Option<Writer>, owner: Identity) -> Outbox {
+        let now = Instant::now().into_std();
         let state = State {
-            queue: Queue::new(limits.queue_bytes_max, limits.stall_timeout, Instant::now().into_std()),
-            writer: Some(writer),
+            queue: Queue::new(limits.queue_bytes_max, account.clone(), limits.stall_timeout, now),
+            writer,
             task: None,
             ended: false,
             farewell: None,
@@ -130,11 +134,6 @@ impl Outbox {
             loans: Loans::default(),
             counters: Counters::default(),
         }
-    }
-
-    /// The pipe, before anybody else can have it.
-    pub(crate) fn take_writer(&self) -> Option<Writer> {
-        self.lock().writer.take()
     }
 
     /// Names the instance, for the log.
@@ -235,6 +234,14 @@ impl Outbox {
         state.farewell.get_or_insert(farewell);
         ring(state);
         self.room.notify_waiters();
+    }
+
+    /// The instance may not be here any more: its client is told why, and disconnected.
+    pub(crate) fn expel(&self, refused: Refused) {
+        info!(instance = self.lock().instance.0, reason = %refused, "disconnected, since the policy has changed");
+        self.send(&refused.about(Regarding::Connection));
+        self.close(Farewell::Disconnected);
+        self.wake();
     }
 
     /// Whether the instance is to be disconnected; if not yet, its task is woken then.

@@ -4,6 +4,7 @@
 //! client makes its own two FIFOs, and their owner is the client's identity. The steps and their order are in
 //! `proto/PROTOCOL.md`, "Rendezvous".
 
+mod accounts;
 mod directory;
 
 use std::collections::VecDeque;
@@ -28,11 +29,12 @@ use tokio::net::unix::pipe;
 use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
+pub(crate) use self::accounts::{group_named, groups_of, user_named};
 use self::directory::{BusDirectory, LEFTOVER_AGE, failed};
 use super::{Access, Arrived, BindError};
 use crate::config::DoorSection;
-use crate::core::bus::Refused;
 use crate::core::policy::Peer;
+use crate::core::refused::Refused;
 
 /// How often garbage at the door is logged at most.
 const GARBAGE_WARNING_INTERVAL: Duration = Duration::from_secs(10);

@@ -8,7 +8,9 @@ mod fifo;
 #[cfg(unix)]
 pub use fifo::{Inherited, check_group, inherited_door, raise_open_files};
 #[cfg(unix)]
-pub(crate) use fifo::{Listener, Reader, Writer, own_identity, surroundings, try_read, try_write};
+pub(crate) use fifo::{
+    Listener, Reader, Writer, group_named, groups_of, own_identity, surroundings, try_read, try_write, user_named,
+};
 
 use std::path::PathBuf;
 
@@ -64,6 +66,9 @@ pub enum BindError {
     /// There is no such group.
     #[error("there is no group {0:?} on this machine; create it, or change door.group")]
     NoGroup(String),
+    /// A rule of the policy names somebody who does not exist.
+    #[error("{0}")]
+    Policy(String),
     /// The operating system says no.
     #[error("cannot {doing} {}: {source}", path.display())]
     System {
