@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::core::account::Account;
 use crate::core::bus::{Bus, Effect, describe};
 use crate::core::ingress::{Exchange, Server, Standing};
-use crate::core::limits::Limits;
+use crate::core::limits::{Limit, Limits};
 use crate::core::policy::{Group, Peer, Policy};
 use crate::core::refused::Refused;
 use crate::core::routes::Routes;
@@ -93,20 +93,15 @@ impl Broker {
         groups: &[Group],
         name: String,
         make: impl FnOnce(&Limits, &Arc<Account>) -> Outbox,
-    ) -> Result<(InstanceId, Arc<Outbox>, Arc<Account>), Refused> {
+    ) -> Result<(InstanceId, Arc<Outbox>), Refused> {
         let mut bus = self.bus();
         let mut made = None;
-        let make = |limits: &Limits, account: &Arc<Account>| {
-            let outbox = Arc::new(make(limits, account));
-            made = Some((outbox.clone(), account.clone()));
-            outbox
-        };
+        let make = |limits: &Limits, account: &Arc<Account>| made.insert(Arc::new(make(limits, account))).clone();
         let connected = bus.connect(peer, groups, name, make, Instant::now().into_std());
         self.carry_out(&mut bus);
         let id = connected?;
-        let (outbox, account) =
-            made.ok_or_else(|| Refused::new(Reason::Exhausted, "nothing was made for the client"))?;
-        Ok((id, outbox, account))
+        let outbox = made.ok_or_else(|| Refused::new(Reason::Exhausted, "nothing was made for the client"))?;
+        Ok((id, outbox))
     }
 
     /// The groups of a user, if they matter.
@@ -247,5 +242,9 @@ impl Exchange<Arc<Outbox>> for Broker {
 
     fn answered(&self, call: Call) {
         self.bus().handle_answered(call);
+    }
+
+    fn reached(&self, instance: InstanceId, limit: Limit) {
+        self.bus().count(instance, limit);
     }
 }

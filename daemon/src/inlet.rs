@@ -13,7 +13,6 @@ use tracing::{debug, trace};
 
 use crate::admin;
 use crate::broker::Broker;
-use crate::core::account::Account;
 use crate::core::ingress::{Exchange, Ingress, Way};
 use crate::core::queue::Introductions;
 use crate::core::refused::Refused;
@@ -33,14 +32,11 @@ const TURN_BYTES_MAX: u64 = 256 * 1024;
 /// Where one client's frames come in.
 pub(crate) struct Inlet {
     pub(crate) broker: Arc<Broker>,
-    pub(crate) id: InstanceId,
     /// The way back to the client.
     pub(crate) outbox: Arc<Outbox>,
     /// A SenderInfo frame about the client, once it has sent a message.
     introduction: Bytes,
     ingress: Ingress<Arc<Outbox>>,
-    /// How many control frames have come.
-    controls: u64,
     /// Of a loaned message that is unfinished.
     loan: Option<Arc<Loan>>,
     /// The client's pipe, once it has been made larger for large frames.
@@ -50,18 +46,21 @@ pub(crate) struct Inlet {
 }
 
 impl Inlet {
-    pub(crate) fn new(broker: Arc<Broker>, id: InstanceId, outbox: Arc<Outbox>, account: Arc<Account>) -> Inlet {
+    pub(crate) fn new(broker: Arc<Broker>, id: InstanceId, outbox: Arc<Outbox>) -> Inlet {
         Inlet {
             broker,
-            id,
             outbox,
             introduction: Bytes::new(),
-            ingress: Ingress::new(id, account),
-            controls: 0,
+            ingress: Ingress::new(id),
             loan: None,
             pipe: None,
             waiting: Vec::new(),
         }
+    }
+
+    /// Whose frames these are.
+    pub(crate) fn id(&self) -> InstanceId {
+        self.ingress.id()
     }
 
     fn count_read(&mut self, bytes: usize) {
@@ -94,7 +93,7 @@ impl Inlet {
         self.count_read(bytes_read);
         loop {
             while let Some(span) = next_span(buffer.bytes())? {
-                self.controls += u64::from(span.kind == Kind::Control);
+                self.outbox.counters.controls_in.add(u64::from(span.kind == Kind::Control));
                 if span.kind != Kind::Control {
                     buffer.read_one_by_one(span.bytes.len() >= span.frames as usize * relay::PAGES_BYTES_MIN);
                 }
@@ -103,7 +102,7 @@ impl Inlet {
                 }
             }
             let more = self.take_in_large(buffer, reader).await?;
-            if self.ingress.account().has_rate() {
+            if self.outbox.account.has_rate() {
                 Box::pin(self.keep_rate(&mut sent)).await;
             }
             // Whoever floods the broker shares its thread with others.
@@ -126,7 +125,7 @@ impl Inlet {
         // Nobody gets its pages: it is released as soon as it is in the queues.
         let _loan = self.loan_of(&span);
         self.outbox.counters.messages_in.add(span.messages());
-        let (instance, topic) = (self.id.0, span.topic.0);
+        let (instance, topic) = (self.id().0, span.topic.0);
         trace!(instance, topic, frames = span.frames, bytes = span.bytes.len(), "routing");
         match way {
             Way::Subscribers(route) => {
@@ -175,7 +174,7 @@ impl Inlet {
         let loan = self.loan_of(span);
         self.outbox.counters.bytes_in.add(gathered.taken as u64);
         self.outbox.counters.messages_in.add(span.messages());
-        trace!(instance = self.id.0, topic = span.topic.0, frames = span.frames, bytes = gathered.bytes(), "moving");
+        trace!(instance = self.id().0, topic = span.topic.0, frames = span.frames, bytes = gathered.bytes(), "moving");
         buffer.read_one_by_one(true);
         let Way::Subscribers(route) = way else {
             relay::discard(gathered.pipe(), gathered.bytes());
@@ -200,7 +199,8 @@ impl Inlet {
     /// The loan that a frame belongs to, until its message ends.
     fn loan_of(&mut self, span: &Span) -> Option<Arc<Loan>> {
         if span.part.begins() {
-            self.loan = span.loaned.then(|| Arc::new(Loan::new(self.id, span.first..=span.last, self.outbox.clone())));
+            self.loan =
+                span.loaned.then(|| Arc::new(Loan::new(self.id(), span.first..=span.last, self.outbox.clone())));
         }
         if span.part.ends() { self.loan.take() } else { self.loan.clone() }
     }
@@ -220,7 +220,7 @@ impl Inlet {
                 return true;
             }
         };
-        debug!(instance = self.id.0, ?control, "control");
+        debug!(instance = self.id().0, ?control, "control");
         match control {
             Control::Goodbye { .. } => return false,
             Control::Consumed { sender, sequence } => {
@@ -230,7 +230,7 @@ impl Inlet {
             Control::Retract { topic } => self.ingress.retract(topic),
             _ => {}
         }
-        self.broker.handle_control(self.id, control);
+        self.broker.handle_control(self.id(), control);
         true
     }
 
@@ -238,14 +238,15 @@ impl Inlet {
     fn admit(&mut self, span: &Span, body_bytes: usize) -> Result<Way<Arc<Outbox>>, Refused> {
         let way = self.ingress.admit(span, body_bytes, &self.broker.routes(), &*self.broker)?;
         if self.introduction.is_empty() {
-            self.introduction = self.broker.introduce(self.id);
+            self.introduction = self.broker.introduce(self.id());
         }
         Ok(way)
     }
 
     /// What the client has said so far, messages and all else, and in how many bytes.
     fn sent(&self) -> (u64, u64) {
-        (self.outbox.counters.messages_in.read() + self.controls, self.bytes_in())
+        let counters = &self.outbox.counters;
+        (counters.messages_in.read() + counters.controls_in.read(), counters.bytes_in.read())
     }
 
     /// Whoever sends faster than it may is not read for a while. What has been read is on its way.
@@ -253,7 +254,7 @@ impl Inlet {
         let sent = self.sent();
         let (messages, bytes) = (sent.0 - before.0, sent.1 - before.1);
         *before = sent;
-        let wait = self.ingress.account().charge_sent(messages, bytes, Instant::now().into_std());
+        let wait = self.outbox.account.charge_sent(messages, bytes, Instant::now().into_std());
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }

@@ -56,7 +56,7 @@ pub(crate) fn serve<H>(
     async {
         let Some(mut instance) = entrance.await else { return };
         let cause = instance.live().await;
-        info!(instance = instance.intake.inlet.id.0, cause, "ended");
+        info!(instance = instance.intake.inlet.id().0, cause, "ended");
     }
 }
 
@@ -76,12 +76,12 @@ async fn let_in<H>(broker: Arc<Broker>, arrived: Arrived, handshake: H, shutdown
         let groups = timeout_at(deadline, broker.groups_of(&peer.identity)).await.map_err(|_| {
             Refused::new(Reason::Exhausted, "who is in which group could not be looked up in time; try again later")
         })??;
-        let (id, outbox, account) = broker.connect(peer.clone(), &groups, name.clone(), |limits, account| {
+        let (id, outbox) = broker.connect(peer.clone(), &groups, name.clone(), |limits, account| {
             Outbox::new(limits, account, writer.take(), peer.identity.clone())
         })?;
-        Ok((id, name, outbox, account))
+        Ok((id, name, outbox))
     };
-    let (id, name, outbox, account) = match let_in.await {
+    let (id, name, outbox) = match let_in.await {
         Ok(let_in) => let_in,
         Err(refused) => {
             refuse(writer, &peer, refused).await;
@@ -96,7 +96,7 @@ async fn let_in<H>(broker: Arc<Broker>, arrived: Arrived, handshake: H, shutdown
         message_bytes_max: broker.routes().message_bytes_max(),
     }));
     info!(instance = id.0, who = describe(&peer.identity), name, pid = peer.pid, "connected");
-    let inlet = Inlet::new(broker, id, outbox, account);
+    let inlet = Inlet::new(broker, id, outbox);
     Some(Instance { intake: Intake { inlet, buffer, reader }, shutdown })
 }
 
@@ -115,10 +115,10 @@ struct Intake {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        let Inlet { broker, id, outbox, .. } = &self.intake.inlet;
+        let Inlet { broker, outbox, .. } = &self.intake.inlet;
         // Whoever waits for room in it need not.
         outbox.end();
-        broker.handle_gone(*id, outbox);
+        broker.handle_gone(self.intake.inlet.id(), outbox);
     }
 }
 
@@ -170,7 +170,7 @@ impl Instance {
         };
         self.shutdown.reader_done();
         let patience_max = self.intake.inlet.broker.config.shutdown_timeout();
-        Box::pin(take_leave(self.intake.inlet.id, ended, write, &outbox, &self.shutdown, patience_max)).await
+        Box::pin(take_leave(self.intake.inlet.id(), ended, write, &outbox, &self.shutdown, patience_max)).await
     }
 }
 

@@ -51,6 +51,8 @@ pub(crate) struct Outbox {
     turn: tokio::sync::Mutex<()>,
     /// Whose instance it is.
     pub(crate) owner: Identity,
+    /// What that user holds.
+    pub(crate) account: Arc<Account>,
     /// What others have lent to this instance.
     pub(crate) loans: Loans,
     /// What has passed.
@@ -131,6 +133,7 @@ impl Outbox {
             room: Notify::new(),
             turn: tokio::sync::Mutex::new(()),
             owner,
+            account: account.clone(),
             loans: Loans::default(),
             counters: Counters::default(),
         }

@@ -453,8 +453,8 @@ impl<T: Clone> Bus<T> {
         self.send(call.requester, Control::RequestFailed { correlation: call.correlation, failure });
     }
 
-    /// An instance has reached a limit.
-    fn count(&self, instance: InstanceId, limit: Limit) {
+    /// Counts that an instance has reached a limit.
+    pub fn count(&self, instance: InstanceId, limit: Limit) {
         let user = self.instances.get(&instance).and_then(|instance| self.users.get(&instance.peer.identity));
         if let Some(user) = user {
             user.account.count(limit);

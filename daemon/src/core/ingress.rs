@@ -9,7 +9,6 @@ use pipebus_proto::splitter::Span;
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 use pipebus_proto::wire::decode_metadata;
 
-use crate::core::account::Account;
 use crate::core::limits::Limit;
 use crate::core::refused::Refused;
 use crate::core::routes::{Route, Routes};
@@ -18,13 +17,13 @@ use crate::core::routes::{Route, Routes};
 #[derive(Debug)]
 pub struct Ingress<T> {
     id: InstanceId,
-    account: Arc<Account>,
+    /// The version of the policy by which `declared` was looked up.
+    version: u32,
     /// The last sequence number.
     sequence: u64,
     unfinished: Option<Box<Unfinished<T>>>,
-    /// What the client has declared and may do, as far as it has been looked up, and by which version of the policy.
+    /// What the client has declared and may do, as far as it has been looked up.
     declared: BTreeSet<(TopicId, Purpose)>,
-    version: u64,
 }
 
 /// A message of which fragments are still to come.
@@ -82,18 +81,19 @@ pub trait Exchange<T> {
     fn requester(&self, call: Call, topic: TopicId, from: InstanceId) -> Option<T>;
     /// The request is answered.
     fn answered(&self, call: Call);
+    /// `instance` has reached a limit.
+    fn reached(&self, instance: InstanceId, limit: Limit);
 }
 
 impl<T: Clone> Ingress<T> {
     /// Of a client that has sent nothing yet.
-    pub fn new(id: InstanceId, account: Arc<Account>) -> Ingress<T> {
-        let (sequence, unfinished, declared, version) = (0, None, BTreeSet::new(), 0);
-        Ingress { id, account, sequence, unfinished, declared, version }
+    pub fn new(id: InstanceId) -> Ingress<T> {
+        Ingress { id, version: 0, sequence: 0, unfinished: None, declared: BTreeSet::new() }
     }
 
-    /// What the client's user holds.
-    pub fn account(&self) -> &Arc<Account> {
-        &self.account
+    /// Whose frames these are.
+    pub fn id(&self) -> InstanceId {
+        self.id
     }
 
     /// The client has retracted a topic.
@@ -118,7 +118,7 @@ impl<T: Clone> Ingress<T> {
         if let Some(message) = &mut self.unfinished {
             message.bytes += body_bytes as u64;
             if message.bytes > max {
-                self.account.count(Limit::MessageBytes);
+                bus.reached(self.id, Limit::MessageBytes);
                 let text = format!("a message is larger than limits.message_bytes_max, {max} bytes");
                 return Err(Refused::new(Reason::TooLarge, text));
             }

@@ -19,7 +19,7 @@ const PAGE: u32 = 256;
 pub struct Routes<T> {
     pages: BTreeMap<u32, Arc<Page<T>>>,
     message_bytes_max: u64,
-    version: u64,
+    version: u32,
 }
 
 type Page<T> = Vec<Option<Arc<Route<T>>>>;
@@ -63,13 +63,13 @@ impl<T> Routes<T> {
     }
 
     /// Changes whenever what somebody may send is to be looked up anew.
-    pub fn version(&self) -> u64 {
+    pub fn version(&self) -> u32 {
         self.version
     }
 
     /// Lets everybody look up anew what it may send.
     pub fn revise(&mut self) {
-        self.version += 1;
+        self.version = self.version.wrapping_add(1);
     }
 
     /// The way of a topic's messages, if the topic is declared.
