@@ -100,6 +100,35 @@ impl Pattern {
         after[0]
     }
 
+    /// Whether this surely matches every topic that `other` matches. It may say no where it does, if both have wildcards
+    /// side by side.
+    ///
+    /// In time and memory bounded by the product and the sum of their lengths.
+    pub fn covers(&self, other: &Pattern) -> bool {
+        if other.0.starts_with('$') && !self.0.starts_with('$') {
+            return false;
+        }
+        let ours: Vec<&str> = self.0.split('/').collect();
+        let theirs: Vec<&str> = other.0.split('/').collect();
+        // For each end of theirs: whether the end of ours that is looked at covers it. From the last.
+        let mut after = vec![false; theirs.len() + 1];
+        for our in (0..=ours.len()).rev() {
+            let mut now = vec![false; theirs.len() + 1];
+            for their in (0..=theirs.len()).rev() {
+                now[their] = match (ours.get(our), theirs.get(their)) {
+                    (None, None) => true,
+                    (Some(&"**"), Some(_)) => after[their] || now[their + 1],
+                    (Some(&"**"), None) => after[their],
+                    (_, Some(&"**")) => false,
+                    (Some(&a), Some(&b)) => (a == b || a == "*") && after[their + 1],
+                    _ => false,
+                };
+            }
+            after = now;
+        }
+        after[0]
+    }
+
     /// The pattern as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -165,6 +194,7 @@ mod tests {
         let overlap = |one: &str, other: &str| Pattern::new(one).unwrap().overlaps(&Pattern::new(other).unwrap());
         assert!(!overlap("**", "$bus/**") && !overlap("*/status", "$bus/status"));
         assert!(overlap("$bus/**", "$bus/events/*"));
+        assert!(!Pattern::new("**").unwrap().covers(&Pattern::new("$bus/**").unwrap()));
     }
 
     #[test]
@@ -196,7 +226,7 @@ mod tests {
         }
 
         #[test]
-        fn patterns_overlap_if_a_topic_can_be_found(
+        fn patterns_overlap_and_cover_each_other_as_topics_show(
             one in prop::collection::vec(prop::sample::select(vec!["a", "b", "*", "**"]), 1..4),
             other in prop::collection::vec(prop::sample::select(vec!["a", "b", "*", "**"]), 1..4),
         ) {
@@ -205,7 +235,16 @@ mod tests {
                 let topic: Vec<&str> = (0..length).map(|at| if bits >> at & 1 == 0 { "a" } else { "b" }).collect();
                 naive(&one, &topic) && naive(&other, &topic)
             }));
+            let covered = (1..=6u32).all(|length| (0..2u32.pow(length)).all(|bits| {
+                let topic: Vec<&str> = (0..length).map(|at| if bits >> at & 1 == 0 { "a" } else { "b" }).collect();
+                !naive(&other, &topic) || naive(&one, &topic)
+            }));
+            let simple = one.iter().all(|segment| !segment.contains('*')) || one == ["**"];
             let [one, other] = [one, other].map(|segments| Pattern::new(&segments.join("/")).unwrap());
+            // With a third letter, some that seem covered are not.
+            if one.covers(&other) || simple {
+                assert_eq!(one.covers(&other), covered, "{one} and {other}");
+            }
             assert_eq!((one.overlaps(&other), other.overlaps(&one)), (found, found), "{one} and {other}");
         }
 

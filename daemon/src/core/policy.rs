@@ -169,7 +169,7 @@ impl Policy {
                 return Decision { allowed: true, rule: Some((number, rule)) };
             }
             denied.get_or_insert((number, rule));
-            if rule.topics.is_empty() || !pattern.as_str().contains('*') {
+            if rule.topics.is_empty() || rule.topics.iter().any(|own| own.covers(pattern)) {
                 break;
             }
         }
@@ -280,6 +280,9 @@ mod tests {
         assert!(may(&ANN, Action::Subscribe, "**"));
         assert!(may(&BOB, Action::Publish, "*/a"));
         assert!(!may(&BOB, Action::Publish, "a/**"));
+        assert!(!may(&ANN, Action::Subscribe, "sensors/secret/**"));
+        assert!(!may(&ANN, Action::Subscribe, "sensors/secret/a/*"));
+        assert!(may(&ANN, Action::Subscribe, "sensors/**"));
         assert!(!may(&BOB, Action::Subscribe, "**"));
     }
 }
