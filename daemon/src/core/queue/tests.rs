@@ -13,6 +13,7 @@ use super::*;
 use crate::core::account::Total;
 use crate::core::limits::Limits;
 
+mod account;
 mod direct;
 
 const STALL_TIMEOUT: Duration = Duration::from_secs(5);
