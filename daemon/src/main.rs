@@ -124,7 +124,7 @@ fn serve(config: Config) -> anyhow::Result<()> {
         info!(bus = %daemon.place().directory().display(), version = env!("CARGO_PKG_VERSION"), "listening");
         notify(&[NotifyState::Ready]);
         let watchdog = tokio::spawn(feed_watchdog(daemon.pulse()));
-        daemon
+        let ended = daemon
             .run(async {
                 tokio::select! {
                     _ = terminate.recv() => {}
@@ -135,7 +135,7 @@ fn serve(config: Config) -> anyhow::Result<()> {
             .await;
         watchdog.abort();
         info!("ended");
-        anyhow::Ok(())
+        Ok(ended?)
     })
 }
 
