@@ -91,7 +91,7 @@ pub enum Lost {
     },
     /// What somebody else, such as systemd, made and holds is gone.
     #[error(
-        "{} was removed or replaced while the broker ran, so that nobody new can connect, and it is not this broker's to make; with systemd: systemd-tmpfiles --create pipebus.conf && systemctl restart pipebusd.socket",
+        "{} was removed or replaced while the broker ran, so that nobody new can connect, and it is not this broker's to make; under systemd, restart pipebusd.socket",
         path.display()
     )]
     Supervised {
