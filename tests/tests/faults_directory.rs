@@ -260,7 +260,7 @@ fn permissions_that_are_taken_away_keep_out_who_is_new_and_nobody_else() {
     };
     goes_on(1);
     for (path, mode) in [(bus.place().directory().to_owned(), 0o700), (bus.place().instances(), 0o3733)] {
-        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
         let output = publishes();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(4), "{text}");
