@@ -144,15 +144,55 @@ fn a_subscriber_that_is_stopped_for_too_long_is_told_and_nobody_else_notices() {
     assert!(lost > 0 && messages > 0, "{messages} messages, {lost} lost");
 }
 
-#[tokio::test]
-async fn a_broker_without_memory_ends_and_its_clients_come_back_to_the_next() {
-    const ALLOWED: &str = "--as=300000000";
-    let mut bus = TestBus::without_broker(&["queue.bytes_max=1000000000", "queue.stall_timeout_ms=60000"]);
+/// Starts the broker with a limit of prlimit(1).
+fn start_limited(bus: &mut TestBus, limit: &str) {
     let broker = bus.broker_command();
     let mut limited = Command::new("prlimit");
-    limited.arg(ALLOWED).arg(broker.get_program()).args(broker.get_args());
+    limited.arg(limit).arg(broker.get_program()).args(broker.get_args());
     limited.stderr(fs::File::options().append(true).open(bus.scratch().join("log")).unwrap());
     bus.adopt_broker(&mut limited);
+}
+
+#[tokio::test]
+async fn a_broker_without_file_descriptors_goes_on_for_all_who_are_connected() {
+    let mut bus = TestBus::without_broker(&[]);
+    start_limited(&mut bus, "--nofile=40:40");
+    let publisher = bus.client().await;
+    let mut subscriptions = Vec::new();
+    for _ in 0..3 {
+        subscriptions.push(bus.client().await.subscribe("load").await.unwrap());
+    }
+    let mut others = Vec::new();
+    let error = loop {
+        match Client::connect(&bus.address()).await {
+            Ok(client) => others.push(client),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::Exhausted(_)), "{error}");
+    // Of sizes that the broker would have pipes of its own for, if it could.
+    for size in [100, 20_000, 70_000, 1_000_000, 100] {
+        let sent = payload(size, usize::try_from(size).unwrap());
+        soon("publishing", publisher.publish("load", sent.clone())).await.unwrap();
+        for subscription in &mut subscriptions {
+            match soon("a message", subscription.next()).await {
+                Some(Delivery::Message(message)) => assert!(message.payload == sent, "{size}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // Not even a door can be made anew, until somebody leaves.
+    fs::remove_file(bus.place().door()).unwrap();
+    wait_until("the broker to say so", async || bus.log().contains("is not as it should be")).await;
+    others.clear();
+    wait_until("somebody new to get in", async || Client::connect(&bus.address()).await.is_ok()).await;
+    soon("a flush", publisher.flush()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broker_without_memory_ends_and_its_clients_come_back_to_the_next() {
+    let mut bus = TestBus::without_broker(&["queue.bytes_max=1000000000", "queue.stall_timeout_ms=60000"]);
+    start_limited(&mut bus, "--as=300000000");
     let (publisher, subscriber) = (bus.client().await, bus.client().await);
     let mut subscription = subscriber.subscribe("load").await.unwrap();
     let (mut hog, _) = RawClient::connect(&bus.place());
