@@ -40,6 +40,8 @@ pub(crate) enum Failure {
     Lossy { lost: u64, disordered: u64 },
     #[error("instances no longer connected: {instances}; see the broker's log")]
     Left { instances: u64 },
+    #[error("the broker has kept something of clients that are gone: {what}; please report this")]
+    Leaked { what: String },
     #[error("interrupted; everything that was started has ended")]
     Interrupted,
 }
@@ -71,6 +73,7 @@ impl Failure {
             | Failure::Ended { .. }
             | Failure::Lossy { .. }
             | Failure::Left { .. }
+            | Failure::Leaked { .. }
             | Failure::Interrupted => FAILED,
         }
     }

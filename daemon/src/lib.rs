@@ -6,7 +6,7 @@
 //! let mut config = Config::default();
 //! config.bus.address = "/run/user/1000/my-app/bus".into();
 //! let daemon = Daemon::bind(config)?;
-//! daemon.run(async { drop(tokio::signal::ctrl_c().await) }).await;
+//! daemon.run(async { drop(tokio::signal::ctrl_c().await) }).await?;
 //! # Ok(()) }
 //! ```
 //!
@@ -47,7 +47,7 @@ use crate::broker::Broker;
 use crate::config::Config;
 use crate::shards::Shards;
 use crate::shutdown::Conductor;
-use crate::transport::{BindError, Inherited, Listener};
+use crate::transport::{BindError, Closed, Inherited, Listener, Lost};
 
 /// Clients that are being let in at the same time: each takes two file descriptors before it is known.
 const HANDSHAKES_MAX: usize = 1024;
@@ -115,14 +115,18 @@ impl Daemon {
     /// them is delivered, for at most the configured time, all are told goodbye, and what was made is removed.
     ///
     /// Clients are served by threads of the broker's own, one for each processor; here is only the door.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// It ended by itself, in the same steps, since nobody new could reach it any more: somebody has removed the bus's
+    /// directory, or what in it this broker can't or must not make anew.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), Lost> {
         let conductor = Conductor::new();
         let mut instances = JoinSet::new();
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         let mut shutdown = std::pin::pin!(shutdown);
         let broker = self.broker.clone();
         let mut review = std::pin::pin!(review::keep_reviewing(&broker));
-        loop {
+        let ended = loop {
             let next = async {
                 // Others wait at the door. A semaphore that is never closed always has a next permit.
                 let permit = handshakes.clone().acquire_owned().await.ok();
@@ -135,7 +139,11 @@ impl Daemon {
                         instances.spawn_on(instance, self.shards.home());
                         self.shards.taken();
                     }
-                    Err(error) => {
+                    Err(Closed::Lost(lost)) => {
+                        error!(error = %lost, "the bus is lost");
+                        break Err(lost);
+                    }
+                    Err(Closed::Door(error)) => {
                         error!(%error, "the door can't be read");
                         tokio::time::sleep(DOOR_RETRY).await;
                     }
@@ -146,13 +154,14 @@ impl Daemon {
                     }
                 }
                 () = &mut review => {}
-                () = &mut shutdown => break,
+                () = &mut shutdown => break Ok(()),
             }
-        }
+        };
         info!(instances = instances.len(), "shutting down");
         let deadline = Instant::now() + self.broker.config.shutdown_timeout();
         conductor.conduct(deadline, || self.broker.wake_all()).await;
         instances.shutdown().await;
+        ended
     }
 }
 

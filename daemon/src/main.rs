@@ -127,7 +127,7 @@ fn serve(config: Config, sources: Sources) -> anyhow::Result<()> {
         notify(&[NotifyState::Ready]);
         let watchdog = tokio::spawn(feed_watchdog(daemon.pulse()));
         let reloads = tokio::spawn(reload_when_told(signal(SignalKind::hangup())?, daemon.reloader(), sources));
-        daemon
+        let ended = daemon
             .run(async {
                 tokio::select! {
                     _ = terminate.recv() => {}
@@ -138,8 +138,11 @@ fn serve(config: Config, sources: Sources) -> anyhow::Result<()> {
             .await;
         watchdog.abort();
         reloads.abort();
+        if ended.is_err() {
+            notify(&[NotifyState::Stopping]);
+        }
         info!("ended");
-        anyhow::Ok(())
+        Ok(ended?)
     })
 }
 

@@ -31,9 +31,12 @@ use crate::transport::Writer;
 
 pub(crate) use self::direct::Direct;
 
-/// How long a waiting publisher sleeps at most. A sleep that lasts much longer means that the broker itself was
-/// stopped, and that is not held against the subscriber.
+/// How long a waiting publisher sleeps at most.
 const WAIT_STEP: Duration = Duration::from_millis(250);
+
+/// If for so long nobody, not even one who waits, has looked whether there is room, the broker itself may have been
+/// stopped meanwhile, and that is not held against the subscriber.
+const UNOBSERVED: Duration = WAIT_STEP.saturating_mul(4);
 
 /// How much is written at once, at most; less where queues are small, since what is being written can't be dropped.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
@@ -74,6 +77,8 @@ struct State {
     released: Vec<u64>,
     /// How many publishers wait for their turn or for room.
     waiting: usize,
+    /// When somebody last looked whether there was room.
+    looked: Instant,
     /// In an episode of losing messages; each is logged once.
     losing: bool,
     /// For the log; known once the instance is.
@@ -90,6 +95,15 @@ impl State {
     fn wait(&mut self, context: &Context<'_>) {
         if !self.task.as_ref().is_some_and(|task| task.will_wake(context.waker())) {
             self.task = Some(context.waker().clone());
+        }
+    }
+
+    /// Somebody looks whether there is room. The client counts as stalled only for time of which somebody can say that
+    /// the broker ran.
+    fn look(&mut self, now: Instant) {
+        let looked = std::mem::replace(&mut self.looked, now);
+        if now.duration_since(looked) > UNOBSERVED && now.into_std() >= self.queue.stall_deadline() {
+            self.queue.forgive(now.into_std());
         }
     }
 
@@ -125,6 +139,7 @@ impl Outbox {
             farewell: None,
             released: Vec::new(),
             waiting: 0,
+            looked: Instant::now(),
             losing: false,
             instance: InstanceId::BROKER,
         };
@@ -173,7 +188,9 @@ impl Outbox {
             }
             state = self.lock();
         }
-        let pushed = state.queue.push(span, overflow, names, Instant::now().into_std());
+        let now = Instant::now();
+        state.look(now);
+        let pushed = state.queue.push(span, overflow, names, now.into_std());
         match &pushed {
             Pushed::Dropped { .. } if !state.losing => {
                 state.losing = true;
@@ -207,14 +224,9 @@ impl Outbox {
                 Pushed::Dropped { messages } => return messages,
                 Pushed::Queued | Pushed::Disconnect => return 0,
             }
-            let asleep = Instant::now();
-            let step = asleep + WAIT_STEP;
+            let step = Instant::now() + WAIT_STEP;
             let deadline = Instant::from_std(self.lock().queue.stall_deadline());
             let _ = tokio::time::timeout_at(step.min(deadline), room).await;
-            let now = Instant::now();
-            if now.duration_since(asleep) > WAIT_STEP * 4 {
-                self.lock().queue.forgive(now.into_std());
-            }
         }
     }
 

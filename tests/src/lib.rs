@@ -234,6 +234,11 @@ impl TestBus {
         broker
     }
 
+    /// The broker's process, which from now on is the caller's, so that another can be started.
+    pub fn hand_over_broker(&mut self) -> Process {
+        self.broker.take().unwrap()
+    }
+
     /// The broker's process.
     pub fn broker(&self) -> &Process {
         self.broker.as_ref().unwrap()

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failing helper fails its test, which is its job")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pipebus_client::Delivery;
 use pipebus_proto::admin::{LIMIT_EVENT, LimitEvent, Status, UserStatus};
@@ -10,6 +10,7 @@ use pipebus_proto::control::{Control, Identity, Overflow, Purpose, Reason};
 use pipebus_tests::raw::RawClient;
 use pipebus_tests::traffic::{Publisher, Subscriber, payload};
 use pipebus_tests::{DEADLINE, EVERYONE, OTHER_UID, TestBus, can_change_user, soon, wait_until};
+use tokio::time::Instant;
 
 /// A bus for all, with limits.
 fn bus(limits: &[&str]) -> TestBus {

@@ -241,6 +241,6 @@ fn audited_decisions_are_logged_and_too_many_are_counted() {
     let left_out =
         of_audit.iter().filter_map(|line| line.split("left_out=").nth(1)?.split(' ').next()?.parse::<usize>().ok());
     // Some may have come in the second before.
-    assert!(denied >= 15 && denied <= 100, "{denied} lines");
+    assert!((15..=100).contains(&denied), "{denied} lines");
     assert!(denied + left_out.sum::<usize>() >= TRIES as usize, "{of_audit:#?}");
 }

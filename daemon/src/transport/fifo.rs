@@ -6,6 +6,8 @@
 
 mod accounts;
 mod directory;
+mod leftovers;
+mod watch;
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -30,11 +32,15 @@ use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
 pub(crate) use self::accounts::{group_named, groups_of, user_named};
-use self::directory::{BusDirectory, LEFTOVER_AGE, failed};
+use self::directory::{BusDirectory, failed};
+use self::leftovers::LEFTOVER_AGE;
+use self::watch::Watch;
 use super::{Access, Arrived, BindError};
 use crate::config::DoorSection;
 use crate::core::policy::Peer;
 use crate::core::refused::Refused;
+
+pub(crate) use self::watch::Closed;
 
 /// How often garbage at the door is logged at most.
 const GARBAGE_WARNING_INTERVAL: Duration = Duration::from_secs(10);
@@ -127,6 +133,7 @@ pub(crate) struct Listener {
     finder: KnockFinder,
     /// Given up when file descriptors run out, so that one more client can be told so.
     spare: VecDeque<File>,
+    watch: Watch,
     /// When leftovers were last swept.
     swept: tokio::time::Instant,
     /// When garbage at the door was last logged.
@@ -154,6 +161,7 @@ impl Listener {
             door,
             finder: KnockFinder::default(),
             spare: VecDeque::new(),
+            watch: Watch::new(access.clone(), group.to_owned()),
             swept: tokio::time::Instant::now(),
             warned: None,
             directory,
@@ -166,7 +174,7 @@ impl Listener {
     ///
     /// # Cancel safety
     /// A client is taken only when returned; half a knock is kept.
-    pub(crate) async fn accept(&mut self, home: &Handle) -> io::Result<Arrived> {
+    pub(crate) async fn accept(&mut self, home: &Handle) -> Result<Arrived, Closed> {
         loop {
             while let Some(knock) = self.finder.next_knock() {
                 match self.meet(&knock, home) {
@@ -182,16 +190,32 @@ impl Listener {
                 self.swept = tokio::time::Instant::now();
                 self.directory.sweep();
             }
-            self.door.readable().await?;
+            if let Some(door) = self.watch.look(&mut self.directory)? {
+                self.change_door(door)?;
+            }
+            tokio::select! {
+                ready = self.door.readable() => ready?,
+                () = tokio::time::sleep_until(self.watch.next()) => continue,
+            }
             let mut bytes = vec![0; DOOR_BYTES];
             // Whoever floods the door is not to keep the broker from all else.
             tokio::task::yield_now().await;
             match self.door.try_read(&mut bytes) {
                 Ok(count) => self.finder.push(&bytes[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Clients knock elsewhere from now on; who has knocked where it was is let in all the same.
+    fn change_door(&mut self, door: OwnedFd) -> io::Result<()> {
+        let mut bytes = vec![0; DOOR_BYTES];
+        if let Ok(count) = rustix::io::read(&self.door, &mut bytes) {
+            self.finder.push(&bytes[..count]);
+        }
+        self.door = pipe::Receiver::from_owned_fd(door)?;
+        Ok(())
     }
 
     /// Opens the FIFOs of who knocked, checks them, and takes their names away.
