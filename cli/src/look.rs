@@ -78,11 +78,11 @@ fn status_lines(status: &Status) -> String {
         ("dropped", format!("{} messages", grouped(status.dropped))),
         ("queued", bytes(status.queued_bytes)),
         ("memory", memory),
-        ("limits reached", if reached.is_empty() { "none".to_owned() } else { reached }),
+        ("limits reached", reached),
     ];
     let mut text = String::new();
-    for (key, value) in lines {
-        let _ = write!(text, "{key:<16}");
+    for (key, value) in lines.into_iter().filter(|(_, value)| !value.is_empty()) {
+        let _ = write!(text, "{key:<15}");
         escape(&mut text, &value);
         text.push('\n');
     }
