@@ -18,6 +18,7 @@ pub mod config;
 pub mod core;
 mod counters;
 mod delivery;
+mod episode;
 mod handshake;
 mod inlet;
 mod instance;
@@ -33,19 +34,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipebus_proto::place::Place;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, info};
 
 use crate::broker::Broker;
 use crate::config::Config;
+use crate::handshake::Handshakes;
 use crate::shards::Shards;
 use crate::shutdown::Conductor;
 use crate::transport::{BindError, Inherited, Listener};
-
-/// Clients that are being let in at the same time: each takes two file descriptors before it is known.
-const HANDSHAKES_MAX: usize = 1024;
 
 /// How long a failing door rests before it is listened to again.
 const DOOR_RETRY: Duration = Duration::from_millis(100);
@@ -106,18 +104,17 @@ impl Daemon {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let conductor = Conductor::new();
         let mut instances = JoinSet::new();
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let handshakes = Arc::new(Handshakes::default());
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let next = async {
-                // Others wait at the door. A semaphore that is never closed always has a next permit.
-                let permit = handshakes.clone().acquire_owned().await.ok();
-                (permit, self.listener.accept(self.shards.home()).await)
+                // Others wait at the door.
+                (handshakes.turn().await, self.listener.accept(self.shards.home()).await)
             };
             tokio::select! {
-                (permit, arrived) = next => match arrived {
+                (turn, arrived) = next => match arrived {
                     Ok(arrived) => {
-                        let instance = instance::serve(self.broker.clone(), arrived, permit, conductor.view());
+                        let instance = instance::serve(self.broker.clone(), arrived, turn, conductor.view());
                         instances.spawn_on(instance, self.shards.home());
                         self.shards.taken();
                     }

@@ -5,6 +5,7 @@
 //! `proto/PROTOCOL.md`, "Rendezvous".
 
 mod directory;
+mod sweep;
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -12,7 +13,6 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use pipebus_proto::control::{Identity, Reason, Regarding};
 use pipebus_proto::frame::PROTOCOL_VERSION;
@@ -26,19 +26,21 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 use tokio::net::unix::pipe;
 use tokio::runtime::Handle;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use self::directory::{BusDirectory, LEFTOVER_AGE, failed};
+use self::directory::{BusDirectory, failed};
+use self::sweep::Sweep;
 use super::{Access, Arrived, BindError};
 use crate::config::DoorSection;
 use crate::core::bus::Refused;
 use crate::core::policy::Peer;
-
-/// How often garbage at the door is logged at most.
-const GARBAGE_WARNING_INTERVAL: Duration = Duration::from_secs(10);
+use crate::episode::{self, Episode};
 
 /// How much is read from the door at once; as much as the kernel keeps in a FIFO by default.
 const DOOR_BYTES: usize = 64 * 1024;
+
+/// After so many knocks that lead nowhere all else has its turn.
+const UNFIT_TURN: u64 = 32;
 
 /// A door that another process made and holds.
 pub type Inherited = OwnedFd;
@@ -119,16 +121,41 @@ pub(crate) fn try_write(writer: &Writer, pieces: &[IoSlice<'_>]) -> io::Result<u
     Ok(rustix::io::writev(writer, pieces)?)
 }
 
+/// What whoever writes to the door can make happen as often as it likes.
+#[derive(Default)]
+struct Told {
+    garbage: Episode,
+    unfit: Episode,
+    exhausted: Episode,
+}
+
+impl Told {
+    /// Says what is to be said now.
+    fn tell(&mut self) {
+        if let Some(bytes) = self.garbage.due() {
+            warn!(bytes, "something that is no knock was written to the door");
+        }
+        if let Some(knocks) = self.unfit.due() {
+            info!(knocks, "knocks led nowhere; log debug to see why each did");
+        }
+        if let Some(clients) = self.exhausted.due() {
+            warn!(
+                clients,
+                "file descriptors have run out, so clients are turned away; raise LimitNOFILE or lower \
+                 limits.instances_max"
+            );
+        }
+    }
+}
+
 /// The broker's end of the door.
 pub(crate) struct Listener {
     door: pipe::Receiver,
     finder: KnockFinder,
     /// Given up when file descriptors run out, so that one more client can be told so.
     spare: VecDeque<File>,
-    /// When leftovers were last swept.
-    swept: tokio::time::Instant,
-    /// When garbage at the door was last logged.
-    warned: Option<tokio::time::Instant>,
+    sweep: Sweep,
+    told: Told,
     /// The last to go: with it goes the lock.
     directory: BusDirectory,
 }
@@ -148,12 +175,15 @@ impl Listener {
             None => directory.make_door(access, group)?,
         };
         let door = pipe::Receiver::from_owned_fd(door).map_err(failed("listen on", &place.door()))?;
+        let mut sweep = Sweep::new(place.instances());
+        // What a killed broker left behind, before anybody comes.
+        sweep.take_turn();
         let mut listener = Listener {
             door,
             finder: KnockFinder::default(),
             spare: VecDeque::new(),
-            swept: tokio::time::Instant::now(),
-            warned: None,
+            sweep,
+            told: Told::default(),
             directory,
         };
         listener.keep_spare();
@@ -166,21 +196,30 @@ impl Listener {
     /// A client is taken only when returned; half a knock is kept.
     pub(crate) async fn accept(&mut self, home: &Handle) -> io::Result<Arrived> {
         loop {
+            let mut unfit = 0;
             while let Some(knock) = self.finder.next_knock() {
                 match self.meet(&knock, home) {
                     Ok(arrived) => return Ok(arrived),
-                    Err(unfit) => {
-                        debug!(id = %knock.id, reason = %unfit, "a knock led nowhere");
-                        tokio::task::yield_now().await;
+                    Err(why) => {
+                        debug!(id = %knock.id, reason = %why, "a knock led nowhere");
+                        self.told.unfit.add(1);
+                        unfit += 1;
+                        if unfit % UNFIT_TURN == 0 {
+                            tokio::task::yield_now().await;
+                        }
                     }
                 }
             }
-            self.warn_of_garbage();
-            if self.swept.elapsed() >= LEFTOVER_AGE {
-                self.swept = tokio::time::Instant::now();
-                self.directory.sweep();
+            self.told.garbage.add(self.finder.take_garbage());
+            self.told.tell();
+            tokio::select! {
+                ready = self.door.readable() => ready?,
+                () = tokio::time::sleep_until(self.sweep.due()) => {
+                    self.sweep.take_turn();
+                    episode::tell_rest();
+                    continue;
+                }
             }
-            self.door.readable().await?;
             let mut bytes = vec![0; DOOR_BYTES];
             // Whoever floods the door is not to keep the broker from all else.
             tokio::task::yield_now().await;
@@ -246,28 +285,13 @@ impl Listener {
 
     /// With the spare descriptors given up, there is room to tell one client that there is none.
     fn tell_exhausted(&mut self, knock: &Knock, home: &Handle) {
-        warn!(
-            "file descriptors have run out, so a client is turned away; raise LimitNOFILE or lower limits.instances_max"
-        );
+        self.told.exhausted.add(1);
         self.spare.clear();
         if let Ok((arrived, _)) = self.open_pair(knock, home) {
             let text = "the broker has no file descriptors left; try again later";
             say_no(&arrived.writer, Refused::new(Reason::Exhausted, text));
         }
         self.keep_spare();
-    }
-
-    /// Now and then: whoever writes garbage could otherwise fill the log.
-    fn warn_of_garbage(&mut self) {
-        let lately = self.warned.is_some_and(|time| time.elapsed() < GARBAGE_WARNING_INTERVAL);
-        if lately {
-            return;
-        }
-        let bytes = self.finder.take_garbage();
-        if bytes > 0 {
-            warn!(bytes, "something that is no knock was written to the door");
-            self.warned = Some(tokio::time::Instant::now());
-        }
     }
 
     fn keep_spare(&mut self) {
@@ -372,6 +396,7 @@ mod tests {
     use pipebus_proto::knock::KnockId;
     use rustix::fs::CWD;
     use std::os::unix::fs::DirBuilderExt;
+    use std::time::Duration;
 
     /// A bus whose door somebody else made, and that door.
     fn held_bus(root: &Path) -> (Place, OwnedFd) {

@@ -5,19 +5,14 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use pipebus_proto::place::Place;
 use pipebus_proto::trust;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::transport::{Access, BindError};
-
-/// An instance's FIFO that is older than this and still has a name belongs to no living attempt to connect: clients
-/// wait for at most a minute.
-pub(super) const LEFTOVER_AGE: Duration = Duration::from_secs(150);
 
 /// The directory of a bus that this broker has. Dropped, what it made is removed, and the lock given up last: another
 /// broker may come at once after.
@@ -51,7 +46,6 @@ impl BusDirectory {
             directory.made.push(instances.clone());
         }
         directory.gid = fs::metadata(&instances).map_err(failed("examine", &instances))?.gid();
-        directory.sweep();
         Ok(directory)
     }
 
@@ -80,19 +74,6 @@ impl BusDirectory {
 
     pub(super) fn leaves_door(&self) -> bool {
         self.leaves_door
-    }
-
-    /// Removes FIFOs of clients that died before they were let in.
-    pub(super) fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(self.place.instances()) else { return };
-        let leftovers = entries.flatten().filter(|entry| {
-            let modified = entry.metadata().and_then(|facts| facts.modified());
-            modified.is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > LEFTOVER_AGE))
-        });
-        let removed = leftovers.filter(|entry| fs::remove_file(entry.path()).is_ok()).count();
-        if removed > 0 {
-            info!(removed, "swept FIFOs that clients left behind");
-        }
     }
 }
 
