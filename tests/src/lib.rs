@@ -7,6 +7,7 @@
     reason = "a failing fixture fails its test, which is its job"
 )]
 
+pub mod attack;
 pub mod raw;
 pub mod traffic;
 
@@ -136,6 +137,7 @@ impl Drop for Process {
 pub struct TestBus {
     root: tempfile::TempDir,
     settings: Vec<String>,
+    filter: &'static str,
     broker: Option<Process>,
 }
 
@@ -157,13 +159,23 @@ impl TestBus {
         let root = tempfile::tempdir().unwrap();
         // Other users may look, so that what keeps them out is the bus's own permissions.
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        TestBus { root, settings: settings.iter().map(|&setting| setting.to_owned()).collect(), broker: None }
+        TestBus {
+            root,
+            settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
+            filter: "debug",
+            broker: None,
+        }
+    }
+
+    /// Lets brokers from now on log what they log unless told otherwise.
+    pub fn log_as_usual(&mut self) {
+        self.filter = "info";
     }
 
     /// The command that starts a broker here.
     pub fn broker_command(&self) -> Command {
         let mut command = command("pipebusd");
-        command.args(["--bus", &self.address(), "--log", "debug"]);
+        command.args(["--bus", &self.address(), "--log", self.filter]);
         for setting in &self.settings {
             command.args(["--set", setting]);
         }

@@ -8,7 +8,7 @@ mod directory;
 mod sweep;
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -41,6 +41,11 @@ const DOOR_BYTES: usize = 64 * 1024;
 
 /// After so many knocks that lead nowhere all else has its turn.
 const UNFIT_TURN: u64 = 32;
+
+/// So many knocks at once may be a flood of such that lead nowhere. One look at who is there costs less than trying each,
+/// as long as there are not many times more who are there than have knocked.
+const CROWD: usize = 64;
+const THERE_PER_KNOCK_MAX: usize = 4;
 
 /// A door that another process made and holds.
 pub type Inherited = OwnedFd;
@@ -152,6 +157,8 @@ impl Told {
 pub(crate) struct Listener {
     door: pipe::Receiver,
     finder: KnockFinder,
+    /// Found, and not answered yet.
+    knocks: VecDeque<Knock>,
     /// Given up when file descriptors run out, so that one more client can be told so.
     spare: VecDeque<File>,
     sweep: Sweep,
@@ -181,6 +188,7 @@ impl Listener {
         let mut listener = Listener {
             door,
             finder: KnockFinder::default(),
+            knocks: VecDeque::new(),
             spare: VecDeque::new(),
             sweep,
             told: Told::default(),
@@ -197,7 +205,7 @@ impl Listener {
     pub(crate) async fn accept(&mut self, home: &Handle) -> io::Result<Arrived> {
         loop {
             let mut unfit = 0;
-            while let Some(knock) = self.finder.next_knock() {
+            while let Some(knock) = self.knocks.pop_front() {
                 match self.meet(&knock, home) {
                     Ok(arrived) => return Ok(arrived),
                     Err(why) => {
@@ -210,7 +218,6 @@ impl Listener {
                     }
                 }
             }
-            self.told.garbage.add(self.finder.take_garbage());
             self.told.tell();
             tokio::select! {
                 ready = self.door.readable() => ready?,
@@ -224,10 +231,27 @@ impl Listener {
             // Whoever floods the door is not to keep the broker from all else.
             tokio::task::yield_now().await;
             match self.door.try_read(&mut bytes) {
-                Ok(count) => self.finder.push(&bytes[..count]),
+                Ok(count) => self.find_knocks(&bytes[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Finds the knocks in what has come. In a crowd, those that lead nowhere are left out, so that whoever floods the
+    /// door has nothing but its own work: the faster the door is emptied, the more room there is for others.
+    fn find_knocks(&mut self, bytes: &[u8]) {
+        self.finder.push(bytes);
+        self.knocks.extend(std::iter::from_fn(|| self.finder.next_knock()));
+        self.told.garbage.add(self.finder.take_garbage());
+        if self.knocks.len() < CROWD {
+            return;
+        }
+        // Whoever has knocked has made its FIFOs before, so it is among them; and nobody is met twice.
+        if let Some(mut there) = self.directory.who_is_there(self.knocks.len() * THERE_PER_KNOCK_MAX) {
+            let found = self.knocks.len();
+            self.knocks.retain(|knock| there.remove(&knock.id));
+            self.told.unfit.add((found - self.knocks.len()) as u64);
         }
     }
 
@@ -242,14 +266,19 @@ impl Listener {
                 say_no(&arrived.writer, Refused::wrong_version(version));
                 Err(Unfit::Version(version))
             }
-            other => other.map(|(arrived, _)| arrived),
+            Err(Unfit::System(error)) if error.kind() == io::ErrorKind::NotFound => Err(Unfit::System(error)),
+            Err(unfit) => {
+                // Who is unfit or dead does not get better, and is not to be met again and again.
+                self.directory.remove_pair(&knock.id);
+                Err(unfit)
+            }
+            Ok((arrived, _)) => Ok(arrived),
         }
     }
 
     fn open_pair(&self, knock: &Knock, home: &Handle) -> Result<(Arrived, u16), Unfit> {
-        let (up_path, down_path) = (self.directory.place().up(&knock.id), self.directory.place().down(&knock.id));
-        let down = open_fifo(&down_path, OFlags::WRONLY)?;
-        let up = open_fifo(&up_path, OFlags::RDONLY)?;
+        let down = open_fifo(&self.directory.place().down(&knock.id), OFlags::WRONLY)?;
+        let up = open_fifo(&self.directory.place().up(&knock.id), OFlags::RDONLY)?;
         let (down_facts, up_facts) = (self.check(&down)?, self.check(&up)?);
         let (down_uid, up_uid) = (down_facts.st_uid, up_facts.st_uid);
         if down_uid != up_uid {
@@ -259,8 +288,7 @@ impl Listener {
         if (down_facts.st_dev, down_facts.st_ino) == (up_facts.st_dev, up_facts.st_ino) {
             return Err(Unfit::Same);
         }
-        let _ = fs::remove_file(&up_path);
-        let _ = fs::remove_file(&down_path);
+        self.directory.remove_pair(&knock.id);
         let peer = Peer { identity: Identity::Unix { uid: up_uid }, pid: lock_holder(&up) };
         let _entered = home.enter();
         let arrived = Arrived { reader: Reader::from_owned_fd(up)?, writer: Writer::new(down, home.clone()), peer };
@@ -303,7 +331,7 @@ impl Drop for Listener {
     /// If the next broker will have the same door, it is given back the knocks that have been read and not answered.
     fn drop(&mut self) {
         if self.directory.leaves_door() {
-            while let Some(knock) = self.finder.next_knock() {
+            for knock in &self.knocks {
                 let _ = rustix::io::write(&self.door, &knock.encode());
             }
         }
@@ -395,6 +423,7 @@ mod tests {
     use super::*;
     use pipebus_proto::knock::KnockId;
     use rustix::fs::CWD;
+    use std::fs;
     use std::os::unix::fs::DirBuilderExt;
     use std::time::Duration;
 

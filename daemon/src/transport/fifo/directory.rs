@@ -1,11 +1,13 @@
 //! The bus's directory: made or taken over, locked, and left as it was found.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use pipebus_proto::knock::KnockId;
 use pipebus_proto::place::Place;
 use pipebus_proto::trust;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
@@ -74,6 +76,25 @@ impl BusDirectory {
 
     pub(super) fn leaves_door(&self) -> bool {
         self.leaves_door
+    }
+
+    /// Takes away the names of an instance's FIFOs.
+    pub(super) fn remove_pair(&self, id: &KnockId) {
+        for path in [self.place.up(id), self.place.down(id)] {
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    /// Whose FIFOs have names, unless there are more than so many, or it can't be told.
+    pub(super) fn who_is_there(&self, entries_max: usize) -> Option<HashSet<KnockId>> {
+        let mut there = HashSet::new();
+        for (count, entry) in fs::read_dir(self.place.instances()).ok()?.enumerate() {
+            if count >= entries_max {
+                return None;
+            }
+            there.extend(entry.ok()?.file_name().to_str().and_then(Place::id_of_down));
+        }
+        Some(there)
     }
 }
 
