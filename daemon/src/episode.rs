@@ -14,7 +14,7 @@ use crate::core::bus::describe;
 /// How often the same is told at most.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many lines there may be in that time about one user's clients that come, go and do wrong.
+/// How many lines of one sort there may be in that time about one user's clients.
 const LINES_MAX: u64 = 50;
 
 /// Something that happens again and again.
@@ -41,6 +41,15 @@ impl Episode {
     }
 }
 
+/// What lines about clients say. Those who come and go in great numbers do not hide what else they do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Sort {
+    /// That one has come or gone.
+    ComesAndGoes,
+    /// That one did wrong, or was too slow.
+    Fault,
+}
+
 /// What is told of one user's clients.
 #[derive(Debug)]
 struct Lines {
@@ -49,15 +58,16 @@ struct Lines {
 }
 
 /// The log is the process's, however many brokers are in it. Only users of the last interval are here.
-static USERS: LazyLock<Mutex<HashMap<Identity, Lines>>> = LazyLock::new(Mutex::default);
+static USERS: LazyLock<Mutex<HashMap<(Identity, Sort), Lines>>> = LazyLock::new(Mutex::default);
 
 /// Whether there may be one more line about a client of this user; if not, it is counted.
-pub(crate) fn may_tell_of(user: &Identity) -> bool {
+pub(crate) fn may_tell_of(user: &Identity, sort: Sort) -> bool {
     let mut users = USERS.lock().unwrap_or_else(PoisonError::into_inner);
-    if users.get(user).is_some_and(|lines| lines.begun.elapsed() >= INTERVAL) {
-        users.remove(user).into_iter().for_each(|lines| lines.tell_rest(user));
+    let key = (user.clone(), sort);
+    if users.get(&key).is_some_and(|lines| lines.begun.elapsed() >= INTERVAL) {
+        users.remove(&key).into_iter().for_each(|lines| lines.tell_rest(user));
     }
-    let lines = users.entry(user.clone()).or_insert_with(|| Lines { begun: Instant::now(), count: 0 });
+    let lines = users.entry(key).or_insert_with(|| Lines { begun: Instant::now(), count: 0 });
     lines.count += 1;
     lines.count <= LINES_MAX
 }
@@ -65,7 +75,7 @@ pub(crate) fn may_tell_of(user: &Identity) -> bool {
 /// Tells what has been left out about each user. To be called now and then.
 pub(crate) fn tell_rest() {
     let mut users = USERS.lock().unwrap_or_else(PoisonError::into_inner);
-    users.retain(|user, lines| {
+    users.retain(|(user, _), lines| {
         let goes_on = lines.begun.elapsed() < INTERVAL;
         if !goes_on {
             lines.tell_rest(user);
@@ -106,11 +116,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_user_with_much_to_tell_leaves_others_their_lines() {
         let (loud, other) = (Identity::Unix { uid: 4_000_000_001 }, Identity::Unix { uid: 4_000_000_002 });
-        let told = (0..1000).filter(|_| may_tell_of(&loud)).count();
+        let told = (0..1000).filter(|_| may_tell_of(&loud, Sort::Fault)).count();
         assert_eq!(told as u64, LINES_MAX);
-        assert!(may_tell_of(&other));
+        assert!(may_tell_of(&other, Sort::Fault));
+        assert!(may_tell_of(&loud, Sort::ComesAndGoes));
         tokio::time::advance(INTERVAL).await;
-        assert!(may_tell_of(&loud));
+        assert!(may_tell_of(&loud, Sort::Fault));
         tell_rest();
     }
 }

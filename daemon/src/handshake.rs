@@ -18,7 +18,7 @@ use tracing::info;
 
 use crate::core::bus::{Refused, describe};
 use crate::core::policy::Peer;
-use crate::episode;
+use crate::episode::{Sort, may_tell_of};
 use crate::inlet::protocol;
 use crate::transport::{Reader, Writer, try_read, try_write};
 
@@ -173,7 +173,7 @@ fn presentable(name: &str) -> String {
 /// Tells a client why it is not let in. Its pipe is empty, so there is room, unless it has filled it itself: nobody
 /// waits for that.
 pub(crate) fn refuse(writer: Option<Writer>, peer: &Peer, refused: Refused) {
-    if episode::may_tell_of(&peer.identity) {
+    if may_tell_of(&peer.identity, Sort::Fault) {
         info!(who = describe(&peer.identity), pid = peer.pid, reason = %refused, "refused a client");
     }
     let refusal = encode_control(&refused.about(Regarding::Connection));

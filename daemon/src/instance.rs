@@ -19,7 +19,7 @@ use tracing::info;
 
 use crate::broker::Broker;
 use crate::core::bus::{Refused, describe};
-use crate::episode;
+use crate::episode::{Sort, may_tell_of};
 use crate::handshake::{Turn, read_hello, refuse};
 use crate::inlet::Inlet;
 use crate::outbox::{Next, Outbox};
@@ -51,7 +51,7 @@ pub(crate) fn serve(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown:
         let Some(mut instance) = entrance.await else { return };
         let cause = instance.live().await;
         let Inlet { id, outbox, .. } = &instance.intake.inlet;
-        if episode::may_tell_of(&outbox.owner) {
+        if may_tell_of(&outbox.owner, Sort::ComesAndGoes) {
             info!(instance = id.0, cause, "ended");
         }
     }
@@ -85,7 +85,7 @@ async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shu
         broker_version: env!("CARGO_PKG_VERSION").to_owned(),
         message_bytes_max: broker.config.limits().message_bytes_max,
     }));
-    if episode::may_tell_of(&peer.identity) {
+    if may_tell_of(&peer.identity, Sort::ComesAndGoes) {
         info!(instance = id.0, who = describe(&peer.identity), name, pid = peer.pid, "connected");
     }
     let mut buffer = ReadBuffer::default();
@@ -183,7 +183,7 @@ async fn take_leave(
         Ended::Gone => return "the client's pipe is closed",
         Ended::Left => (Farewell::Leaving, patience_max),
         Ended::Violation(refused) => {
-            if episode::may_tell_of(&outbox.owner) {
+            if may_tell_of(&outbox.owner, Sort::Fault) {
                 info!(instance = id.0, reason = %refused, "broke the protocol");
             }
             outbox.send(&refused.about(Regarding::Connection));

@@ -24,7 +24,7 @@ use tracing::{info, warn};
 use crate::core::limits::Limits;
 use crate::core::queue::{ControlFull, Introductions, Pushed, Queue};
 use crate::counters::Counters;
-use crate::episode::may_tell_of;
+use crate::episode::{Sort, may_tell_of};
 use crate::loans::Loans;
 use crate::transport::Writer;
 
@@ -176,12 +176,12 @@ impl Outbox {
         match &pushed {
             Pushed::Dropped { .. } if !state.losing => {
                 state.losing = true;
-                if may_tell_of(&self.owner) {
+                if may_tell_of(&self.owner, Sort::Fault) {
                     warn!(instance = state.instance.0, overflow = ?overflow, "too slow, so messages are dropped");
                 }
             }
             Pushed::Disconnect => {
-                if may_tell_of(&self.owner) {
+                if may_tell_of(&self.owner, Sort::Fault) {
                     warn!(instance = state.instance.0, "too slow, so it is disconnected");
                 }
                 self.kick(&mut state);
@@ -228,7 +228,7 @@ impl Outbox {
             return;
         }
         if state.queue.push_control(encode_control(control)).is_err() {
-            if may_tell_of(&self.owner) {
+            if may_tell_of(&self.owner, Sort::Fault) {
                 warn!(instance = state.instance.0, "reads no answers, so it is disconnected");
             }
             self.kick(&mut state);
@@ -282,7 +282,7 @@ impl Outbox {
         }
         state.released.extend(sequences);
         if state.released.len() > RELEASED_WAITING_MAX {
-            if may_tell_of(&self.owner) {
+            if may_tell_of(&self.owner, Sort::Fault) {
                 warn!(instance = state.instance.0, "lends on and reads no answers, so it is disconnected");
             }
             self.kick(&mut state);
@@ -322,7 +322,7 @@ impl Outbox {
         if state.losing && state.queue.is_empty() {
             state.losing = false;
             let dropped = state.queue.dropped();
-            if may_tell_of(&self.owner) {
+            if may_tell_of(&self.owner, Sort::Fault) {
                 info!(instance = state.instance.0, dropped, "has caught up");
             }
         }
