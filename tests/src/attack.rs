@@ -24,7 +24,7 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 pub const HONEST_TOPIC: &str = "honest/traffic";
 
 /// How many lines an attack may add to the log, whatever its size.
-const LOG_LINES_MAX: usize = 150;
+const LOG_LINES_MAX: usize = 200;
 
 /// Messages that must come before an attack, and behind it.
 const MESSAGES_MIN: u64 = 100;

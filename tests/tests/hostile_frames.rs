@@ -233,7 +233,7 @@ fn is_sent_away(client: &mut RawClient, why: Reason, what: &str, text: &str) {
     wait_for("the pipe to be closed", || client.is_gone().then_some(()));
 }
 
-const SAID_ONCE: &[(&str, usize)] = &[("broke the protocol", 50)];
+const SAID_ONCE: &[(&str, usize)] = &[("instance: broke the protocol", 50)];
 
 #[test]
 fn every_malformed_head_ends_its_sender_and_nobody_else() {

@@ -16,8 +16,9 @@ use crate::episode::Episode;
 /// wait for at most a minute.
 const LEFTOVER_AGE: Duration = Duration::from_secs(150);
 
-/// How long after one pass the next begins.
+/// How long after one pass the next begins; sooner if there was something to take away, for there may be more.
 const PASS_INTERVAL: Duration = Duration::from_secs(5);
+const NEXT_PASS: Duration = Duration::from_secs(1);
 
 /// What is looked at before the door has its turn.
 const TURN_ENTRIES_MAX: usize = 256;
@@ -40,6 +41,7 @@ struct Pass {
     entries: ReadDir,
     /// What stays of each user's.
     of_users: HashMap<u32, usize>,
+    removed: u64,
 }
 
 /// What became of one entry.
@@ -65,14 +67,17 @@ impl Sweep {
     /// to the door.
     pub(super) fn take_turn(&mut self) {
         let begun = Instant::now();
-        if !self.take_entries() {
-            self.pass = None;
-            self.due = begun + PASS_INTERVAL;
-            self.tell();
+        if self.take_entries() {
+            let now = Instant::now();
+            self.due = now + now.duration_since(begun).max(Duration::from_millis(1));
             return;
         }
-        let now = Instant::now();
-        self.due = now + now.duration_since(begun).max(Duration::from_millis(1));
+        let removed = self.pass.take().map_or(0, |pass| pass.removed);
+        self.due = begun + if removed > 0 { NEXT_PASS } else { PASS_INTERVAL };
+        self.swept.add(removed);
+        if let Some(removed) = self.swept.due() {
+            info!(removed, "swept what clients left behind");
+        }
     }
 
     /// Whether there are more.
@@ -83,7 +88,7 @@ impl Sweep {
             let Some(Ok(entry)) = pass.entries.next() else { return false };
             match pass.judge(&entry) {
                 Fate::Stays => {}
-                Fate::Removed => self.swept.add(1),
+                Fate::Removed => pass.removed += 1,
                 Fate::Stuck(path) => {
                     self.stuck.add(1);
                     if let Some(count) = self.stuck.due() {
@@ -96,17 +101,11 @@ impl Sweep {
         }
         true
     }
-
-    fn tell(&mut self) {
-        if let Some(removed) = self.swept.due() {
-            info!(removed, "swept what clients left behind");
-        }
-    }
 }
 
 impl Pass {
     fn begin(instances: &std::path::Path) -> std::io::Result<Pass> {
-        Ok(Pass { entries: fs::read_dir(instances)?, of_users: HashMap::new() })
+        Ok(Pass { entries: fs::read_dir(instances)?, of_users: HashMap::new(), removed: 0 })
     }
 
     fn judge(&mut self, entry: &DirEntry) -> Fate {
@@ -169,7 +168,9 @@ mod tests {
         let mut left: Vec<_> = fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["full", "young"]);
-        assert!(sweep.due() > Instant::now() + PASS_INTERVAL / 2);
+        assert!(sweep.due() < Instant::now() + NEXT_PASS * 2, "there may be more");
+        sweep.take_turn();
+        assert!(sweep.due() > Instant::now() + NEXT_PASS * 2, "there is no more");
     }
 
     #[tokio::test]
