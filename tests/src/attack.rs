@@ -59,7 +59,7 @@ struct Traffic {
 impl Bystanders {
     /// On a bus that is open to all.
     pub fn start(settings: &[&str]) -> Bystanders {
-        let mut bus = TestBus::without_broker(&[settings, &["door.access=everyone"]].concat());
+        let mut bus = TestBus::in_memory(&[settings, &["door.access=everyone"]].concat());
         bus.log_as_usual();
         bus.start_broker();
         Bystanders::on(bus)
