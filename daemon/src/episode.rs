@@ -15,7 +15,7 @@ use crate::core::bus::describe;
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// How many lines of one sort there may be in that time about one user's clients.
-const LINES_MAX: u64 = 50;
+const LINES_MAX: u64 = 20;
 
 /// Something that happens again and again.
 #[derive(Debug, Default)]

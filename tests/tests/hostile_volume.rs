@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failing helper fails its test, which is its job")]
 
-use pipebus_proto::control::{Control, Farewell, Overflow, Reason};
+use pipebus_proto::control::{Control, Farewell, Overflow, Reason, Role};
 use pipebus_proto::frame::{BODY_BYTES_MAX, Call, Flags, HEAD_BYTES, Head, Kind, Metadata};
 use pipebus_proto::topic::{InstanceId, TopicId};
 use pipebus_proto::wire::{encode_control, encode_head, encode_metadata};
@@ -136,7 +136,10 @@ fn eavesdroppers(bystanders: &Bystanders, count: usize, policies: &[Overflow]) -
     let eavesdropper = |overflow: &Overflow| {
         let (mut client, _) = RawClient::connect(&bystanders.bus().place());
         rustix::pipe::fcntl_setpipe_size(client.down(), 1).unwrap();
-        client.subscribe(HONEST_TOPIC, *overflow);
+        let (subscription, pattern) = (1, HONEST_TOPIC.to_owned());
+        client.say(&Control::Subscribe { subscription, pattern, role: Role::Subscribe, overflow: *overflow });
+        // What is published already may come before the answer.
+        while client.hear().is_some_and(|control| control != Control::Subscribed { subscription }) {}
         client
     };
     as_attacker(|| policies.iter().cycle().take(count).map(eavesdropper).collect())

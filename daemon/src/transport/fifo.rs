@@ -39,13 +39,16 @@ use crate::episode::{self, Episode};
 /// How much is read from the door at once; as much as the kernel keeps in a FIFO by default.
 const DOOR_BYTES: usize = 64 * 1024;
 
+/// How often it is read before what has come is looked at.
+const DOOR_READS_MAX: usize = 16;
+
 /// After so many knocks that lead nowhere all else has its turn.
 const UNFIT_TURN: u64 = 32;
 
 /// So many knocks at once may be a flood of such that lead nowhere. One look at who is there costs less than trying each,
 /// as long as there are not many times more who are there than have knocked.
 const CROWD: usize = 64;
-const THERE_PER_KNOCK_MAX: usize = 4;
+const THERE_PER_KNOCK_MAX: usize = 16;
 
 /// A door that another process made and holds.
 pub type Inherited = OwnedFd;
@@ -227,23 +230,40 @@ impl Listener {
                     continue;
                 }
             }
-            let mut bytes = vec![0; DOOR_BYTES];
             // Whoever floods the door is not to keep the broker from all else.
             tokio::task::yield_now().await;
-            match self.door.try_read(&mut bytes) {
-                Ok(count) => self.find_knocks(&bytes[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
+            self.empty_door()?;
         }
     }
 
-    /// Finds the knocks in what has come. In a crowd, those that lead nowhere are left out, so that whoever floods the
-    /// door has nothing but its own work: the faster the door is emptied, the more room there is for others.
+    /// Takes what is at the door, and what comes while it is taken: in a flood there is room for others only now.
+    fn empty_door(&mut self) -> io::Result<()> {
+        let mut bytes = vec![0; DOOR_BYTES];
+        for _ in 0..DOOR_READS_MAX {
+            match self.door.try_read(&mut bytes) {
+                Ok(count) => {
+                    self.find_knocks(&bytes[..count]);
+                    if count < DOOR_BYTES {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.thin_out();
+        Ok(())
+    }
+
     fn find_knocks(&mut self, bytes: &[u8]) {
         self.finder.push(bytes);
         self.knocks.extend(std::iter::from_fn(|| self.finder.next_knock()));
         self.told.garbage.add(self.finder.take_garbage());
+    }
+
+    /// In a crowd, leaves out knocks that lead nowhere, so that whoever floods the door has nothing but its own work: the
+    /// sooner the door is emptied again, the more room there is for others.
+    fn thin_out(&mut self) {
         if self.knocks.len() < CROWD {
             return;
         }
