@@ -18,6 +18,7 @@ mod play;
 mod progress;
 mod publisher;
 mod report;
+mod soak;
 mod streams;
 mod subscriber;
 mod venue;
@@ -58,6 +59,7 @@ async fn measure(stage: &mut Stage, bus: Option<&Address>, work: &Work) -> Resul
         Work::Mesh(flow) => measure_flow(stage, bus, "mesh", flow, [8, 8]).await,
         Work::Latency(latency) => measure_latency(stage, bus, latency).await,
         Work::Idle(idle) => idle::measure(stage, bus, idle).await,
+        Work::Soak(soak) => soak::measure(stage, bus, soak).await,
         Work::Ipc(ipc) => ipc::measure(stage, ipc).await,
     }
 }

@@ -17,6 +17,9 @@ pub(crate) enum Failure {
     /// Whoever read the standard output has left. Not told to anybody.
     #[error("nobody reads the output")]
     OutputClosed,
+    /// The policy does not allow what was asked about. The answer says so.
+    #[error("the policy does not allow it")]
+    Denied,
     #[error("{messages} {} in doubt, lost with a connection; publish again what must not be missing", are(*messages))]
     InDoubt { messages: u64 },
     #[error("only {seen} of {wanted} messages came within {}; check the pattern, or wait longer with --timeout", format_duration(*after))]
@@ -37,6 +40,8 @@ pub(crate) enum Failure {
     Lossy { lost: u64, disordered: u64 },
     #[error("instances no longer connected: {instances}; see the broker's log")]
     Left { instances: u64 },
+    #[error("the broker has kept something of clients that are gone: {what}; please report this")]
+    Leaked { what: String },
     #[error("interrupted; everything that was started has ended")]
     Interrupted,
 }
@@ -58,6 +63,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Failure::Client(error) => client_exit_code(error),
+            Failure::Denied => REFUSED,
             Failure::TooFew { .. } | Failure::NoAnswer { .. } | Failure::Stuck { .. } => TIMED_OUT,
             Failure::System { .. }
             | Failure::OutputClosed
@@ -67,6 +73,7 @@ impl Failure {
             | Failure::Ended { .. }
             | Failure::Lossy { .. }
             | Failure::Left { .. }
+            | Failure::Leaked { .. }
             | Failure::Interrupted => FAILED,
         }
     }

@@ -1,11 +1,11 @@
-//! `pipebus status`, `instances` and `topics`: what the broker says about itself, as tables.
+//! `pipebus status`, `instances`, `topics` and `users`: what the broker says about itself, as tables.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use nix::unistd::{Uid, User};
 use pipebus_client::{Client, Identity, Message, Overflow};
-use pipebus_proto::admin::{self, InstanceStatus, Status, SubscriptionStatus, TopicStatus};
+use pipebus_proto::admin::{self, InstanceStatus, Status, SubscriptionStatus, TopicStatus, UserStatus};
 use pipebus_proto::place::Address;
 
 use crate::args::Look;
@@ -38,6 +38,11 @@ pub(crate) async fn topics(bus: &Address, arguments: &Look) -> Result<(), Failur
     look(bus, arguments, admin::TOPICS, show).await
 }
 
+pub(crate) async fn users(bus: &Address, arguments: &Look) -> Result<(), Failure> {
+    let show = |answer: &Message| Ok(user_table(&answer.json::<Vec<UserStatus>>()?, terminal_width()));
+    look(bus, arguments, admin::USERS, show).await
+}
+
 async fn look(
     bus: &Address,
     arguments: &Look,
@@ -59,6 +64,8 @@ pub(crate) async fn ask(client: &Client, topic: &str) -> Result<Message, Failure
 fn status_lines(status: &Status) -> String {
     let memory = status.memory_bytes.map_or(UNKNOWN.to_owned(), bytes);
     let counted = |messages, size| format!("{} messages, {}", grouped(messages), bytes(size));
+    let reached = status.limits_reached.iter().map(|(limit, times)| format!("{limit} {}", grouped(*times)));
+    let reached = reached.collect::<Vec<_>>().join(", ");
     let lines = [
         ("bus", status.bus.clone()),
         ("broker", format!("pipebusd {}, process {}", status.version, status.pid)),
@@ -71,10 +78,11 @@ fn status_lines(status: &Status) -> String {
         ("dropped", format!("{} messages", grouped(status.dropped))),
         ("queued", bytes(status.queued_bytes)),
         ("memory", memory),
+        ("limits reached", if reached.is_empty() { "none".to_owned() } else { reached }),
     ];
     let mut text = String::new();
     for (key, value) in lines {
-        let _ = write!(text, "{key:<15}");
+        let _ = write!(text, "{key:<16}");
         escape(&mut text, &value);
         text.push('\n');
     }
@@ -99,6 +107,20 @@ fn instance_table(instances: &[InstanceStatus], width: Option<u16>) -> String {
         ]);
     }
     finish(table, &[0, 3, 4, 5, 6, 7, 8])
+}
+
+fn user_table(users: &[UserStatus], width: Option<u16>) -> String {
+    let mut table = table(&["USER", "INSTANCES", "SUBSCRIPTIONS", "TOPICS", "QUEUED"], width);
+    for of in users {
+        table.add_row([
+            user(&of.identity),
+            grouped(of.instances),
+            grouped(of.subscriptions),
+            grouped(of.topics),
+            bytes(of.queued_bytes),
+        ]);
+    }
+    finish(table, &[1, 2, 3, 4])
 }
 
 fn topic_table(topics: &[TopicStatus], width: Option<u16>) -> String {
@@ -128,7 +150,7 @@ fn name(text: &str) -> String {
     escaped
 }
 
-fn user(identity: &Identity) -> String {
+pub(crate) fn user(identity: &Identity) -> String {
     match identity {
         Identity::Unix { uid } => match User::from_uid(Uid::from_raw(*uid)) {
             Ok(Some(user)) => user.name,

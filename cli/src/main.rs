@@ -11,6 +11,7 @@ mod format;
 mod interrupt;
 mod look;
 mod output;
+mod policy;
 mod publish;
 mod reply;
 mod request;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 
 use tokio::runtime::Builder;
 
-use crate::args::{Arguments, Command};
+use crate::args::{Arguments, Command, Policy};
 use crate::failure::Failure;
 use crate::output::complain;
 
@@ -34,7 +35,9 @@ fn main() -> ExitCode {
         // As with any filter: whoever read has seen enough.
         Err(Failure::OutputClosed) => ExitCode::SUCCESS,
         Err(failure) => {
-            complain(&failure.to_string());
+            if !matches!(failure, Failure::Denied) {
+                complain(&failure.to_string());
+            }
             ExitCode::from(failure.exit_code())
         }
     }
@@ -60,6 +63,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             Command::Status(arguments) => look::status(bus, arguments).await,
             Command::Instances(arguments) => look::instances(bus, arguments).await,
             Command::Topics(arguments) => look::topics(bus, arguments).await,
+            Command::Users(arguments) => look::users(bus, arguments).await,
+            Command::Policy { question: Policy::Check(arguments) } => policy::check(bus, arguments).await,
             Command::Demo => demo::run().await,
             Command::Bench { work } => bench::run(arguments.bus_flag(), work).await,
             Command::BenchPart { .. } | Command::Tether { .. } => Ok(()),

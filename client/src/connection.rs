@@ -115,11 +115,17 @@ pub(crate) async fn keep_connected(shared: Arc<Shared>, endpoint: Endpoint, firs
         };
         match established {
             Ok(established) => next = Some(established),
-            Err(error) if error.is_passing() => {}
+            Err(error) if error.is_passing() || is_about_the_place(&error) => {}
             Err(error) => break error,
         }
     };
     shared.closed(&error);
+}
+
+/// Whether something else is now where the bus was, or others could put it there. Nothing is said to it; but there was a
+/// bus that could be trusted, and whoever removed that may put it back.
+fn is_about_the_place(error: &Error) -> bool {
+    matches!(error, Error::NotFifo { .. } | Error::Distrust(_))
 }
 
 /// Ends the client with its task: if the runtime goes, nobody is to wait for ever.

@@ -178,5 +178,6 @@ fn describe(failure: &Failure) -> &'static str {
         Failure::Busy => "its server takes nothing",
         Failure::ServerGone => "its server left before it answered",
         Failure::TooMany => "this client has too many requests unanswered",
+        Failure::Forbidden => "the bus's policy does not allow it any more",
     }
 }

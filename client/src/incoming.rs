@@ -148,6 +148,7 @@ impl Incoming {
             }
             Control::Goodbye { cause } => return self.handle_goodbye(cause),
             Control::Released { sequences } => self.shared.pool.release(&sequences),
+            Control::Revoked { topic, purpose, text } => self.shared.handle_revoked(topic, purpose, &text),
             // What only clients say.
             Control::Hello { .. }
             | Control::Welcome(_)
@@ -165,8 +166,8 @@ impl Incoming {
     /// After some farewells it would be wrong or useless to come back.
     fn handle_goodbye(&mut self, cause: Farewell) -> Result<bool> {
         match (cause, self.refusal.take()) {
-            (Farewell::Protocol, Some(refusal)) => Err(refusal),
-            (Farewell::Disconnected, _) => {
+            (Farewell::Protocol | Farewell::Disconnected, Some(refusal)) => Err(refusal),
+            (Farewell::Disconnected, None) => {
                 Err(Error::Forbidden("an administrator has disconnected this client".to_owned()))
             }
             _ => Ok(false),

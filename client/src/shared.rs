@@ -64,6 +64,8 @@ struct State {
     subscriptions: BTreeMap<u32, Wanted>,
     /// Messages in doubt that no flush has reported yet.
     in_doubt: u64,
+    /// Likewise, that messages may have been discarded since they may not be sent any more.
+    revoked: Option<Error>,
 }
 
 #[derive(Clone, Debug)]
@@ -118,6 +120,7 @@ impl Shared {
             flushes: Vec::new(),
             subscriptions: BTreeMap::new(),
             in_doubt: 0,
+            revoked: None,
         };
         Shared {
             state: Mutex::new(state),
@@ -190,7 +193,8 @@ impl Shared {
         answered.await.unwrap_or(Err(Error::Disconnected))
     }
 
-    /// Waits until the broker has routed all that was sent before. What is in doubt is reported here, once.
+    /// Waits until the broker has routed all that was sent before. What is in doubt, or was discarded since the policy has
+    /// changed, is reported here, once.
     pub(crate) async fn flush(&self) -> Result<()> {
         loop {
             let mut room = pin!(self.room.notified());
@@ -218,7 +222,8 @@ impl Shared {
             let _awaiting = self.awaiting_answer();
             // If the connection is lost, what is now in doubt is found above.
             if answered.await.is_ok() {
-                return Ok(());
+                // Told before the answer, if at all.
+                return self.lock().revoked.take().map_or(Ok(()), Err);
             }
         }
     }

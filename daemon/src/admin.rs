@@ -2,15 +2,21 @@
 //!
 //! Who may ask is the policy's to say, when the topic is declared.
 
+mod policy_check;
+
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use pipebus_proto::admin::{INSTANCES, InstanceStatus, STATUS, Status, SubscriptionStatus, TOPICS, TopicStatus};
+use pipebus_proto::admin::{
+    INSTANCES, InstanceStatus, LIMIT_EVENT, POLICY_CHECK, STATUS, Status, SubscriptionStatus, TOPICS, TopicStatus,
+    USERS, UserStatus,
+};
 use pipebus_proto::control::{Overflow, Role};
 use pipebus_proto::frame::{Call, Flags, Head, Kind, Metadata};
 use pipebus_proto::splitter::{Span, next_span};
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 use pipebus_proto::wire::{encode_metadata, for_each_frame};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::broker::Broker;
@@ -21,19 +27,32 @@ use crate::outbox::Outbox;
 /// More than the metadata of an answer.
 const METADATA_BYTES: u64 = 64;
 
-/// The topics on which the broker answers.
+/// The topics on which the broker answers or tells of events.
 pub(crate) fn topics() -> Vec<Topic> {
-    [STATUS, INSTANCES, TOPICS].into_iter().filter_map(|name| Topic::new(name).ok()).collect()
+    [STATUS, INSTANCES, TOPICS, USERS, POLICY_CHECK, LIMIT_EVENT]
+        .into_iter()
+        .filter_map(|name| Topic::new(name).ok())
+        .collect()
 }
 
 /// Answers a request to one of the broker's topics.
-pub(crate) async fn answer(broker: &Broker, topic: &Topic, id: TopicId, call: Call, requester: &Outbox) {
+pub(crate) async fn answer(
+    broker: &Broker,
+    topic: &Topic,
+    question: &[u8],
+    id: TopicId,
+    call: Call,
+    requester: &Outbox,
+) {
     let json = match topic.as_str() {
-        STATUS => serde_json::to_vec(&status(broker)),
-        INSTANCES => serde_json::to_vec(&instances(broker)),
-        _ => serde_json::to_vec(&topic_list(broker)),
+        STATUS => written(&status(broker)),
+        INSTANCES => written(&instances(broker)),
+        TOPICS => written(&topic_list(broker)),
+        USERS => written(&users(broker)),
+        POLICY_CHECK => policy_check::answer(broker, question).await.and_then(|checked| written(&checked)),
+        _ => Err(format!("{topic} tells of events and answers nothing; subscribe to it")),
     };
-    let max = broker.config.limits().message_bytes_max;
+    let max = broker.routes().message_bytes_max();
     let (payload, flags) = match json {
         // Metadata counts, too.
         Ok(json) if json.len() as u64 > max - METADATA_BYTES => {
@@ -41,7 +60,7 @@ pub(crate) async fn answer(broker: &Broker, topic: &Topic, id: TopicId, call: Ca
             (Bytes::from(text), Flags::FAILED)
         }
         Ok(json) => (Bytes::from(json), Flags::NONE),
-        Err(error) => (Bytes::from(error.to_string()), Flags::FAILED),
+        Err(text) => (Bytes::from(text), Flags::FAILED),
     };
     let names = Introductions { topic: &Bytes::new(), sender: &broker.introduction };
     for span in reply(broker, id, call, flags, &payload) {
@@ -60,14 +79,22 @@ fn reply(broker: &Broker, topic: TopicId, call: Call, flags: Flags, payload: &By
         sequence: broker.sequence.next(),
     };
     let metadata = Metadata { call: Some(call), headers: Vec::new() };
-    let metadata = encode_metadata(&metadata).unwrap_or_default();
+    spans(head, &encode_metadata(&metadata).unwrap_or_default(), payload)
+}
+
+/// A message of the broker's own, in its frames.
+pub(crate) fn spans(head: Head, metadata: &[u8], payload: &Bytes) -> Vec<Span> {
     let mut bytes = BytesMut::new();
-    for_each_frame(head, &metadata, payload, |head, metadata, piece| {
+    for_each_frame(head, metadata, payload, |head, metadata, piece| {
         bytes.extend_from_slice(&head);
         bytes.extend_from_slice(metadata);
         bytes.extend_from_slice(&piece);
     });
     std::iter::from_fn(|| next_span(&mut bytes).ok().flatten()).collect()
+}
+
+fn written(answer: &impl Serialize) -> Result<Vec<u8>, String> {
+    serde_json::to_vec(answer).map_err(|error| error.to_string())
 }
 
 fn status(broker: &Broker) -> Status {
@@ -78,13 +105,14 @@ fn status(broker: &Broker) -> Status {
         pid: std::process::id(),
         bus: broker.place.directory().display().to_string(),
         uptime_ms: milliseconds_since(broker.started),
-        instances_max: broker.config.limits().instances_max as u64,
+        instances_max: bus.limits().instances_max as u64,
         messages_in: ended.messages_in.read(),
         bytes_in: ended.bytes_in.read(),
         messages_out: ended.messages_out.read(),
         bytes_out: ended.bytes_out.read(),
         dropped: broker.ended_dropped.read(),
         memory_bytes: resident_bytes(),
+        limits_reached: broker.reviewed.reached().map(|(limit, times)| (limit.key().to_owned(), times)).collect(),
         ..Status::default()
     };
     status.instances = bus.instances().len() as u64;
@@ -103,8 +131,8 @@ fn status(broker: &Broker) -> Status {
 }
 
 fn instances(broker: &Broker) -> Vec<InstanceStatus> {
-    let queue_bytes_max = broker.config.limits().queue_bytes_max as u64;
     let bus = broker.bus();
+    let queue_bytes_max = bus.limits().queue_bytes_max as u64;
     bus.instances().map(|(id, instance)| instance_status(id, instance, queue_bytes_max)).collect()
 }
 
@@ -131,6 +159,21 @@ fn instance_status(id: InstanceId, instance: &Instance<Arc<Outbox>>, queue_bytes
         queue_bytes_max,
         stalled: fill.stalled,
     }
+}
+
+fn users(broker: &Broker) -> Vec<UserStatus> {
+    let bus = broker.bus();
+    let users = bus.users().iter().map(|(identity, user)| UserStatus {
+        identity: identity.clone(),
+        instances: user.instances as u64,
+        subscriptions: user.subscriptions as u64,
+        topics: user.topics as u64,
+        queued_bytes: user.account.queued() as u64,
+        queued_bytes_max: bus.limits().queued_bytes_per_user_max as u64,
+    });
+    let mut users: Vec<UserStatus> = users.collect();
+    users.sort_by_key(|user| std::cmp::Reverse(user.instances));
+    users
 }
 
 fn topic_list(broker: &Broker) -> Vec<TopicStatus> {

@@ -4,19 +4,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use pipebus_proto::control::{Control, Identity, Purpose};
+use pipebus_proto::control::{Control, Identity, Purpose, Reason};
 use pipebus_proto::frame::Call;
 use pipebus_proto::place::Place;
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 use pipebus_proto::wire::encode_control;
 use tokio::time::Instant;
+use tracing::warn;
 
+use crate::audit::Audit;
 use crate::config::Config;
-use crate::core::bus::{Bus, Effect, Refused, Server};
-use crate::core::policy::{Peer, Policy};
+use crate::core::account::Account;
+use crate::core::bus::{Bus, Effect, describe};
+use crate::core::ingress::{Exchange, Server, Standing};
+use crate::core::limits::{Limit, Limits};
+use crate::core::policy::{Group, Peer, Policy};
+use crate::core::refused::Refused;
 use crate::core::routes::Routes;
 use crate::counters::{Counter, Counters};
+use crate::membership::Membership;
 use crate::outbox::Outbox;
+use crate::review::Reviewed;
+use crate::rules::RuleSection;
 
 /// What all instances share.
 #[derive(Debug)]
@@ -24,21 +33,30 @@ pub(crate) struct Broker {
     pub(crate) config: Config,
     pub(crate) place: Place,
     pub(crate) started: Instant,
+    /// Who owns the bus: the user that the broker runs as.
+    pub(crate) owner: Identity,
     bus: Mutex<Bus<Arc<Outbox>>>,
     routes: ArcSwap<Routes<Arc<Outbox>>>,
     /// What has passed the instances that have ended.
     pub(crate) ended: Counters,
     /// Messages that they lost.
     pub(crate) ended_dropped: Counter,
-    /// The broker's own messages.
+    /// The broker's own answers.
     pub(crate) sequence: Counter,
+    /// The number of its last event.
+    last_event: Mutex<u64>,
+    /// The policy as it is written.
+    pub(crate) rules: ArcSwap<Vec<RuleSection>>,
+    pub(crate) membership: Membership,
+    pub(crate) audit: Audit,
+    pub(crate) reviewed: Reviewed,
     /// A SenderInfo frame of the broker itself.
     pub(crate) introduction: Bytes,
 }
 
 impl Broker {
-    pub(crate) fn new(config: Config, place: Place, owner: Identity, own: &[Topic]) -> Broker {
-        let policy = Policy { owner: owner.clone() };
+    /// `policy` is what the configuration's rules are on this machine.
+    pub(crate) fn new(config: Config, policy: Policy, place: Place, owner: Identity, own: &[Topic]) -> Broker {
         let bus = Bus::new(config.limits(), policy, own);
         Broker {
             place,
@@ -48,11 +66,17 @@ impl Broker {
             ended: Counters::default(),
             ended_dropped: Counter::default(),
             sequence: Counter::default(),
+            last_event: Mutex::default(),
+            rules: ArcSwap::from_pointee(config.policy.rules.clone()),
+            membership: Membership::new(config.groups_lifetime()),
+            audit: Audit::default(),
+            reviewed: Reviewed::default(),
             introduction: encode_control(&Control::SenderInfo {
                 sender: InstanceId::BROKER,
-                identity: owner,
+                identity: owner.clone(),
                 name: "pipebusd".to_owned(),
             }),
+            owner,
             config,
         }
     }
@@ -62,8 +86,71 @@ impl Broker {
         self.routes.load()
     }
 
-    pub(crate) fn connect(&self, peer: Peer, name: String, to: Arc<Outbox>) -> Result<InstanceId, Refused> {
-        self.bus().connect(peer, name, to, Instant::now().into_std())
+    /// Lets a client in; `make` makes its outbox.
+    pub(crate) fn connect(
+        &self,
+        peer: Peer,
+        groups: &[Group],
+        name: String,
+        make: impl FnOnce(&Limits, &Arc<Account>) -> Outbox,
+    ) -> Result<(InstanceId, Arc<Outbox>), Refused> {
+        let mut bus = self.bus();
+        let mut made = None;
+        let make = |limits: &Limits, account: &Arc<Account>| made.insert(Arc::new(make(limits, account))).clone();
+        let connected = bus.connect(peer, groups, name, make, Instant::now().into_std());
+        self.carry_out(&mut bus);
+        let id = connected?;
+        let outbox = made.ok_or_else(|| Refused::new(Reason::Exhausted, "nothing was made for the client"))?;
+        Ok((id, outbox))
+    }
+
+    /// The groups of a user, if they matter.
+    ///
+    /// # Errors
+    /// The system can't tell.
+    pub(crate) async fn groups_of(&self, identity: &Identity) -> Result<Arc<[Group]>, Refused> {
+        if !self.bus().policy().knows_groups() {
+            return Ok(Arc::new([]));
+        }
+        self.membership.groups_of(identity).await.map_err(|error| {
+            let text = format!("the groups of {} can't be looked up: {error}; try again later", describe(identity));
+            Refused::new(Reason::Exhausted, text)
+        })
+    }
+
+    /// Asks the system anew which groups those who are connected are in, if that matters.
+    pub(crate) async fn refresh_groups(&self) {
+        let users: Vec<Identity> = {
+            let bus = self.bus();
+            if !bus.policy().knows_groups() {
+                return;
+            }
+            bus.users().iter().map(|(identity, _)| identity.clone()).collect()
+        };
+        for identity in users {
+            match self.membership.look_up(&identity).await {
+                Ok(groups) => {
+                    let mut bus = self.bus();
+                    bus.set_groups(&identity, &groups);
+                    self.carry_out(&mut bus);
+                }
+                Err(error) => {
+                    warn!(who = describe(&identity), %error, "its groups can't be looked up; they stay as they were")
+                }
+            }
+        }
+    }
+
+    /// Obeys another policy and other limits from now on.
+    pub(crate) async fn revise(&self, rules: Vec<RuleSection>, policy: Policy, limits: Limits) {
+        {
+            let mut bus = self.bus();
+            bus.set_limits(limits);
+            bus.set_policy(policy);
+            self.rules.store(Arc::new(rules));
+            self.carry_out(&mut bus);
+        }
+        self.refresh_groups().await;
     }
 
     pub(crate) fn handle_control(&self, from: InstanceId, control: Control) {
@@ -81,29 +168,10 @@ impl Broker {
         self.ended_dropped.add(outbox.fill().dropped);
     }
 
-    pub(crate) fn handle_request(&self, topic: TopicId, call: Call) -> Option<Server<Arc<Outbox>>> {
-        let mut bus = self.bus();
-        let server = bus.handle_request(topic, call);
-        self.carry_out(&mut bus);
-        server.ok()
-    }
-
     pub(crate) fn handle_unheard(&self, call: Call) {
         let mut bus = self.bus();
         bus.handle_unheard(call);
         self.carry_out(&mut bus);
-    }
-
-    pub(crate) fn handle_answered(&self, call: Call) {
-        self.bus().handle_answered(call);
-    }
-
-    pub(crate) fn requester(&self, call: Call, topic: TopicId, from: InstanceId) -> Option<Arc<Outbox>> {
-        self.bus().requester(call, topic, from)
-    }
-
-    pub(crate) fn may_send(&self, from: InstanceId, topic: TopicId, purpose: Purpose) -> bool {
-        self.bus().may_send(from, topic, purpose)
     }
 
     /// A SenderInfo frame about an instance.
@@ -124,6 +192,10 @@ impl Broker {
         self.bus.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn last_event(&self) -> MutexGuard<'_, u64> {
+        self.last_event.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Does what the core says, in its order and under its lock, so that an answer never overtakes the routes.
     fn carry_out(&self, bus: &mut Bus<Arc<Outbox>>) {
         let mut routes_changed = false;
@@ -141,10 +213,38 @@ impl Broker {
                 Effect::Send { to, control } => to.send(&control),
                 Effect::TopicGone(topic) => bus.instances().for_each(|(_, i)| i.to.forget_topic(topic)),
                 Effect::SenderGone(sender) => bus.instances().for_each(|(_, i)| i.to.forget_sender(sender)),
+                Effect::Expel { to, refused } => to.expel(refused),
+                Effect::Audit(entry) => self.audit.log(&entry),
             }
         }
         if routes_changed {
             self.routes.store(Arc::new(bus.routes()));
         }
+    }
+}
+
+/// Requests and the first message on a topic take the lock, other messages do not.
+impl Exchange<Arc<Outbox>> for Broker {
+    fn standing(&self, from: InstanceId, topic: TopicId, purpose: Purpose) -> Standing {
+        self.bus().standing(from, topic, purpose)
+    }
+
+    fn server(&self, topic: TopicId, call: Call) -> Option<Server<Arc<Outbox>>> {
+        let mut bus = self.bus();
+        let server = bus.handle_request(topic, call);
+        self.carry_out(&mut bus);
+        server.ok()
+    }
+
+    fn requester(&self, call: Call, topic: TopicId, from: InstanceId) -> Option<Arc<Outbox>> {
+        self.bus().requester(call, topic, from)
+    }
+
+    fn answered(&self, call: Call) {
+        self.bus().handle_answered(call);
+    }
+
+    fn reached(&self, instance: InstanceId, limit: Limit) {
+        self.bus().count(instance, limit);
     }
 }

@@ -11,7 +11,8 @@ use pipebus_proto::frame::BODY_BYTES_MAX;
 use pipebus_proto::place::{Address, AddressError};
 use serde::{Deserialize, Serialize};
 
-use crate::core::limits::Limits;
+use crate::core::limits::{Limits, Rate};
+use crate::rules::RuleSection;
 use crate::transport::Access;
 
 const BUILT_IN: &str = include_str!("../../config/pipebus.toml");
@@ -30,6 +31,8 @@ pub struct Config {
     pub bus: BusSection,
     /// Who may connect.
     pub door: DoorSection,
+    /// Who may do what.
+    pub policy: PolicySection,
     /// The bounds of what clients can make grow.
     pub limits: LimitsSection,
     /// What waits for each instance.
@@ -58,22 +61,81 @@ pub struct DoorSection {
     pub group: String,
 }
 
+/// `[policy]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicySection {
+    /// In their order.
+    pub rules: Vec<RuleSection>,
+    /// Milliseconds for which it is believed which groups a user is in.
+    pub groups_lifetime_ms: u64,
+}
+
 /// `[limits]`; see [`Limits`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsSection {
     /// Instances on the bus.
     pub instances_max: usize,
+    /// Those of them for administrators only.
+    pub instances_reserved: usize,
     /// Instances of one user.
     pub instances_per_user_max: usize,
+    /// Subscriptions on the bus.
+    pub subscriptions_max: usize,
+    /// Subscriptions of one user.
+    pub subscriptions_per_user_max: usize,
     /// Subscriptions of one instance.
     pub subscriptions_per_instance_max: usize,
+    /// Topics on the bus.
+    pub topics_max: usize,
+    /// Declared topics of one user.
+    pub topics_per_user_max: usize,
     /// Declared topics of one instance.
     pub topics_per_instance_max: usize,
     /// Unanswered requests of one instance.
     pub requests_per_instance_max: usize,
     /// The largest message in bytes.
     pub message_bytes_max: u64,
+    /// Bytes waiting for all instances.
+    pub queued_bytes_max: usize,
+    /// Bytes waiting for the instances of one user.
+    pub queued_bytes_per_user_max: usize,
+    /// Messages that one user may send in a second.
+    pub messages_per_second_per_user_max: PerSecond,
+    /// Bytes that one user may send in a second.
+    pub bytes_per_second_per_user_max: PerSecond,
+    /// Messages that all may send in a second.
+    pub messages_per_second_max: PerSecond,
+    /// Bytes that all may send in a second.
+    pub bytes_per_second_max: PerSecond,
+}
+
+/// How much in a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number, or \"unlimited\"")]
+pub enum PerSecond {
+    /// So much.
+    Number(u64),
+    /// As much as goes.
+    Word(Unlimited),
+}
+
+/// The word for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unlimited {
+    /// `unlimited`
+    Unlimited,
+}
+
+impl PerSecond {
+    fn number(self) -> Option<u64> {
+        match self {
+            PerSecond::Number(number) => Some(number),
+            PerSecond::Word(Unlimited::Unlimited) => None,
+        }
+    }
 }
 
 /// `[queue]`
@@ -188,12 +250,27 @@ impl Config {
         let limits = &self.limits;
         Limits {
             instances_max: limits.instances_max,
+            instances_reserved: limits.instances_reserved,
             instances_per_user_max: limits.instances_per_user_max,
+            subscriptions_max: limits.subscriptions_max,
+            subscriptions_per_user_max: limits.subscriptions_per_user_max,
             subscriptions_per_instance_max: limits.subscriptions_per_instance_max,
+            topics_max: limits.topics_max,
+            topics_per_user_max: limits.topics_per_user_max,
             topics_per_instance_max: limits.topics_per_instance_max,
             requests_per_instance_max: limits.requests_per_instance_max,
             message_bytes_max: limits.message_bytes_max,
             queue_bytes_max: self.queue.bytes_max,
+            queued_bytes_per_user_max: limits.queued_bytes_per_user_max,
+            queued_bytes_max: limits.queued_bytes_max,
+            rate_per_user_max: Rate {
+                messages: limits.messages_per_second_per_user_max.number(),
+                bytes: limits.bytes_per_second_per_user_max.number(),
+            },
+            rate_max: Rate {
+                messages: limits.messages_per_second_max.number(),
+                bytes: limits.bytes_per_second_max.number(),
+            },
             stall_timeout: Duration::from_millis(self.queue.stall_timeout_ms),
         }
     }
@@ -206,6 +283,11 @@ impl Config {
         Address::from_str(&self.bus.address)
     }
 
+    /// For how long it is believed which groups a user is in.
+    pub fn groups_lifetime(&self) -> Duration {
+        Duration::from_millis(self.policy.groups_lifetime_ms)
+    }
+
     /// From a knock to the Hello.
     pub fn handshake_timeout(&self) -> Duration {
         Duration::from_millis(self.timeouts.handshake_ms)
@@ -214,6 +296,18 @@ impl Config {
     /// From the wish to end to the end.
     pub fn shutdown_timeout(&self) -> Duration {
         Duration::from_millis(self.timeouts.shutdown_ms)
+    }
+
+    /// The sections in which another configuration differs, of those that hold for as long as a broker runs.
+    pub fn unlike(&self, other: &Config) -> Vec<&'static str> {
+        let same = [
+            ("[bus]", self.bus == other.bus),
+            ("[door]", self.door == other.door),
+            ("[timeouts]", self.timeouts == other.timeouts),
+            ("[log]", self.log == other.log),
+            ("policy.groups_lifetime_ms", self.policy.groups_lifetime_ms == other.policy.groups_lifetime_ms),
+        ];
+        same.into_iter().filter(|(_, same)| !same).map(|(section, _)| section).collect()
     }
 
     /// As a file with every key, for `--print-config`.
@@ -225,22 +319,44 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         self.address().map_err(|error| format!("bus.address: {error}"))?;
         let limits = &self.limits;
-        let positive = [
+        let rate = |rate: PerSecond| rate.number().unwrap_or(1);
+        let counts = [
             ("limits.instances_max", limits.instances_max as u64),
             ("limits.instances_per_user_max", limits.instances_per_user_max as u64),
+            ("limits.subscriptions_max", limits.subscriptions_max as u64),
+            ("limits.subscriptions_per_user_max", limits.subscriptions_per_user_max as u64),
             ("limits.subscriptions_per_instance_max", limits.subscriptions_per_instance_max as u64),
+            ("limits.topics_max", limits.topics_max as u64),
+            ("limits.topics_per_user_max", limits.topics_per_user_max as u64),
             ("limits.topics_per_instance_max", limits.topics_per_instance_max as u64),
             ("limits.requests_per_instance_max", limits.requests_per_instance_max as u64),
+            ("limits.queued_bytes_max", limits.queued_bytes_max as u64),
+            ("limits.queued_bytes_per_user_max", limits.queued_bytes_per_user_max as u64),
+            ("limits.messages_per_second_per_user_max", rate(limits.messages_per_second_per_user_max)),
+            ("limits.bytes_per_second_per_user_max", rate(limits.bytes_per_second_per_user_max)),
+            ("limits.messages_per_second_max", rate(limits.messages_per_second_max)),
+            ("limits.bytes_per_second_max", rate(limits.bytes_per_second_max)),
+        ];
+        let times = [
             ("queue.stall_timeout_ms", self.queue.stall_timeout_ms),
             ("timeouts.handshake_ms", self.timeouts.handshake_ms),
             ("timeouts.shutdown_ms", self.timeouts.shutdown_ms),
+            ("policy.groups_lifetime_ms", self.policy.groups_lifetime_ms),
         ];
-        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+        if let Some((key, _)) = counts.iter().chain(&times).find(|(_, value)| *value == 0) {
             return Err(format!("{key}: 0 would allow nothing; give it at least 1"));
         }
         let day = 24 * 60 * 60 * 1000;
-        if let Some((key, value)) = positive[5..].iter().find(|(_, value)| *value > day) {
+        if let Some((key, value)) = times.iter().find(|(_, value)| *value > day) {
             return Err(format!("{key}: {value} ms is more than a day; give it at most {day}"));
+        }
+        if limits.instances_reserved >= limits.instances_max {
+            return Err(
+                "limits.instances_reserved: nothing would be left; give it less than limits.instances_max".into()
+            );
+        }
+        for (number, rule) in (1..).zip(&self.policy.rules) {
+            rule.check().map_err(|text| format!("policy.rules, rule {number}: {text}"))?;
         }
         if self.queue.bytes_max < QUEUE_BYTES_MIN {
             return Err(format!(
@@ -290,9 +406,8 @@ impl Layer {
         for (key, value) in settings {
             // As TOML where it is some, so that 5 is a number; as plain text otherwise.
             let parsed = format!("value = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("value"));
-            let value = match parsed {
-                Some(toml::Value::Integer(number)) => config::Value::from(number),
-                Some(toml::Value::String(text)) => config::Value::from(text),
+            let value = match parsed.map(toml::Value::try_into::<config::Value>) {
+                Some(Ok(parsed)) => parsed,
                 _ => config::Value::from(value.clone()),
             };
             let set = builder.set_override(key, value);
@@ -382,10 +497,10 @@ mod tests {
 
     #[test]
     fn later_layers_win() {
-        let file = "[queue]\nbytes_max = 5000\nstall_timeout_ms = 1\n[limits]\ninstances_max = 1";
+        let file = "[queue]\nbytes_max = 5000\nstall_timeout_ms = 1\n[limits]\ninstances_max = 20";
         let environment = [("PIPEBUSD__QUEUE__BYTES_MAX", "6000"), ("PIPEBUSD__QUEUE__STALL_TIMEOUT_MS", "2")];
         let config = load(Some(file), &environment, &[("queue.stall_timeout_ms", "3")]).unwrap();
-        assert_eq!(config.limits.instances_max, 1);
+        assert_eq!(config.limits.instances_max, 20);
         assert_eq!(config.queue, QueueSection { bytes_max: 6000, stall_timeout_ms: 3 });
     }
 
@@ -403,10 +518,39 @@ mod tests {
         check(load(Some("[door]\naccess = \"all\""), &[], &[]), "test.toml", "access");
         check(load(Some("[door]\naccess = \"group\""), &[], &[]), "test.toml", "door.group");
         check(load(Some("[limits]\nmessage_bytes_max = 1000"), &[], &[]), "test.toml", "message_bytes_max");
+        check(load(Some("[limits]\ninstances_max = 16"), &[], &[]), "test.toml", "limits.instances_reserved");
+        check(load(Some("[limits]\nbytes_per_second_max = \"much\""), &[], &[]), "test.toml", "\"unlimited\"");
+        check(load(Some("[limits]\nbytes_per_second_max = 0"), &[], &[]), "test.toml", "limits.bytes_per_second_max");
         check(load(None, &[("PIPEBUSD__QUEUE__SIZE", "1")], &[]), "environment", "size");
         check(load(None, &[("PIPEBUSD__QUEUE__BYTES_MAX", "x")], &[]), "environment", "bytes_max");
         check(load(None, &[], &[("nothing.such", "1")]), "command line", "nothing");
         check(load(None, &[], &[("bus.address", "sesion")]), "command line", "sesion");
+    }
+
+    #[test]
+    fn rules_that_make_no_sense_are_refused_by_their_number() {
+        let check = |rule: &str, what: &str| {
+            let file = format!("[policy]\nrules = [{{ who = [\"any\"], allow = [\"all\"] }}, {{ {rule} }}]");
+            let error = load(Some(&file), &[], &[]).unwrap_err();
+            assert!(error.contains("test.toml") && error.contains(what), "{error}");
+        };
+        check("who = [], allow = [\"all\"]", "rule 2");
+        check("who = [\"ann\"], allow = [\"all\"]", "user:NAME");
+        check("who = [\"uid:x\"], allow = [\"all\"]", "no number");
+        check("who = [\"any\"]", "allow or deny");
+        check("who = [\"any\"], allow = [\"all\"], deny = [\"all\"]", "allow or deny");
+        check("who = [\"any\"], allow = [\"dance\"]", "dance");
+        check("who = [\"any\"], allow = [\"all\"], topics = [\"a//b\"]", "topics");
+        check("who = [\"any\"], allow = [\"all\"], audit = \"failure\"", "never fails");
+        check("who = [\"any\"], allow = [\"all\"], color = \"red\"", "color");
+    }
+
+    #[test]
+    fn rules_can_be_set_on_the_command_line() {
+        let rules = "[{ who = [\"uid:5\"], deny = [\"publish\"], topics = [\"a/**\"] }]";
+        let config = load(None, &[], &[("policy.rules", rules)]).unwrap();
+        assert_eq!((config.policy.rules.len(), &config.policy.rules[0].who[0][..]), (1, "uid:5"));
+        assert_eq!(load(Some(&config.to_toml()), &[], &[]), Ok(config));
     }
 
     #[test]

@@ -21,11 +21,12 @@ impl Counter {
     }
 }
 
-/// Messages, and the bytes of all frames, in both directions.
+/// Messages, and the bytes of all frames, in both directions; and the control frames that clients send.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) messages_in: Counter,
     pub(crate) bytes_in: Counter,
+    pub(crate) controls_in: Counter,
     pub(crate) messages_out: Counter,
     pub(crate) bytes_out: Counter,
 }
@@ -35,6 +36,7 @@ impl Counters {
     pub(crate) fn absorb(&self, other: &Counters) {
         self.messages_in.add(other.messages_in.read());
         self.bytes_in.add(other.bytes_in.read());
+        self.controls_in.add(other.controls_in.read());
         self.messages_out.add(other.messages_out.read());
         self.bytes_out.add(other.bytes_out.read());
     }

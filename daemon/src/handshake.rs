@@ -16,10 +16,10 @@ use tokio::io::Interest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::info;
 
-use crate::core::bus::{Refused, describe};
+use crate::core::bus::describe;
 use crate::core::policy::Peer;
+use crate::core::refused::Refused;
 use crate::episode::{Sort, may_tell_of};
-use crate::inlet::protocol;
 use crate::transport::{Reader, Writer, try_read, try_write};
 
 /// What may come before Welcome: one Hello is far smaller.
@@ -143,7 +143,7 @@ fn look(buffer: &mut BytesMut, read: impl FnOnce(&mut [u8]) -> io::Result<usize>
         Err(error) if error.kind() == WouldBlock => return Ok(None),
         _ => return Err(left()),
     }
-    let Some(span) = next_span(buffer).map_err(protocol)? else {
+    let Some(span) = next_span(buffer)? else {
         return if buffer.len() >= HELLO_BYTES_MAX { Err(no_hello()) } else { Ok(None) };
     };
     let frame = span.iter().next().filter(|frame| frame.head.kind == Kind::Control);

@@ -1,20 +1,21 @@
 //! Inlet: where one client's frames come in, are held against what the client may say, and go their way.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pipebus_proto::control::{Control, Overflow, Purpose, Reason, Regarding};
-use pipebus_proto::frame::{Call, HEAD_BYTES, Kind, Malformed, Part};
+use pipebus_proto::control::{Control, Overflow, Regarding};
+use pipebus_proto::frame::{Call, HEAD_BYTES, Kind, Part};
 use pipebus_proto::splitter::{Span, begun_frame, next_span};
-use pipebus_proto::topic::{InstanceId, TopicId};
-use pipebus_proto::wire::{decode_control, decode_metadata};
+use pipebus_proto::topic::InstanceId;
+use pipebus_proto::wire::decode_control;
+use tokio::time::Instant;
 use tracing::{debug, trace};
 
 use crate::admin;
 use crate::broker::Broker;
-use crate::core::bus::{Refused, Server};
+use crate::core::ingress::{Exchange, Ingress, Way};
 use crate::core::queue::Introductions;
+use crate::core::refused::Refused;
 use crate::core::routes::Route;
 use crate::delivery::Delivery;
 use crate::delivery::gathered::Gathered;
@@ -31,60 +32,35 @@ const TURN_BYTES_MAX: u64 = 256 * 1024;
 /// Where one client's frames come in.
 pub(crate) struct Inlet {
     pub(crate) broker: Arc<Broker>,
-    pub(crate) id: InstanceId,
     /// The way back to the client.
     pub(crate) outbox: Arc<Outbox>,
     /// A SenderInfo frame about the client, once it has sent a message.
     introduction: Bytes,
-    /// The last sequence number.
-    sequence: u64,
-    unfinished: Option<Box<Unfinished>>,
+    ingress: Ingress<Arc<Outbox>>,
     /// Of a loaned message that is unfinished.
     loan: Option<Arc<Loan>>,
     /// The client's pipe, once it has been made larger for large frames.
     pipe: Option<Box<relay::Source>>,
-    /// What the client has declared, as far as it has been looked up.
-    declared: BTreeSet<(TopicId, Purpose)>,
     /// Rests of a span that did not fit somewhere; empty between spans.
     waiting: Vec<(Arc<Outbox>, Span, Overflow)>,
-}
-
-/// A message of which fragments are still to come.
-struct Unfinished {
-    kind: Kind,
-    topic: TopicId,
-    sequence: u64,
-    bytes: u64,
-    way: Way,
-}
-
-/// Where a message goes.
-#[derive(Clone)]
-enum Way {
-    /// To all who subscribed when it began: who comes in the middle gets none of it, who goes still gets its end.
-    Subscribers(Arc<Route<Arc<Outbox>>>),
-    /// To this server, which is to answer it.
-    Server(Arc<Outbox>, Call),
-    /// Back to the requester.
-    Requester(Arc<Outbox>, Call),
-    /// To nobody.
-    Nowhere,
 }
 
 impl Inlet {
     pub(crate) fn new(broker: Arc<Broker>, id: InstanceId, outbox: Arc<Outbox>) -> Inlet {
         Inlet {
             broker,
-            id,
             outbox,
             introduction: Bytes::new(),
-            sequence: 0,
-            unfinished: None,
+            ingress: Ingress::new(id),
             loan: None,
             pipe: None,
-            declared: BTreeSet::new(),
             waiting: Vec::new(),
         }
+    }
+
+    /// Whose frames these are.
+    pub(crate) fn id(&self) -> InstanceId {
+        self.ingress.id()
     }
 
     fn count_read(&mut self, bytes: usize) {
@@ -113,9 +89,11 @@ impl Inlet {
         reader: &Reader,
     ) -> Result<bool, Refused> {
         let mut turn = self.turn();
+        let mut sent = self.sent();
         self.count_read(bytes_read);
         loop {
-            while let Some(span) = next_span(buffer.bytes()).map_err(protocol)? {
+            while let Some(span) = next_span(buffer.bytes())? {
+                self.outbox.counters.controls_in.add(u64::from(span.kind == Kind::Control));
                 if span.kind != Kind::Control {
                     buffer.read_one_by_one(span.bytes.len() >= span.frames as usize * relay::PAGES_BYTES_MIN);
                 }
@@ -124,6 +102,9 @@ impl Inlet {
                 }
             }
             let more = self.take_in_large(buffer, reader).await?;
+            if self.outbox.account.has_rate() {
+                Box::pin(self.keep_rate(&mut sent)).await;
+            }
             // Whoever floods the broker shares its thread with others.
             if self.turn() > turn {
                 turn = self.turn();
@@ -140,12 +121,11 @@ impl Inlet {
         if span.kind == Kind::Control {
             return Ok(self.handle_control(&span));
         }
-        self.verify(&span).map_err(protocol)?;
-        let way = self.way(&span, span.bytes.len() - HEAD_BYTES).await?;
+        let way = self.admit(&span, span.bytes.len() - HEAD_BYTES)?;
         // Nobody gets its pages: it is released as soon as it is in the queues.
         let _loan = self.loan_of(&span);
         self.outbox.counters.messages_in.add(span.messages());
-        let (instance, topic) = (self.id.0, span.topic.0);
+        let (instance, topic) = (self.id().0, span.topic.0);
         trace!(instance, topic, frames = span.frames, bytes = span.bytes.len(), "routing");
         match way {
             Way::Subscribers(route) => {
@@ -157,6 +137,11 @@ impl Inlet {
             }
             Way::Server(server, call) => Box::pin(self.ask(span, &server, call)).await,
             Way::Requester(requester, call) => Box::pin(self.reply(span, &requester, call)).await,
+            Way::Broker(topic, call) => {
+                let question = span.iter().next().filter(|_| span.part == Part::Whole).map(|frame| frame.payload());
+                let question = question.unwrap_or_default();
+                Box::pin(admin::answer(&self.broker, &topic, &question, span.topic, call, &self.outbox)).await;
+            }
             Way::Nowhere => {}
         }
         Ok(true)
@@ -185,12 +170,11 @@ impl Inlet {
             }
         };
         let span = &gathered.span;
-        self.verify(span).map_err(protocol)?;
-        let way = self.way(span, gathered.frame_bytes() - HEAD_BYTES).await?;
+        let way = self.admit(span, gathered.frame_bytes() - HEAD_BYTES)?;
         let loan = self.loan_of(span);
         self.outbox.counters.bytes_in.add(gathered.taken as u64);
         self.outbox.counters.messages_in.add(span.messages());
-        trace!(instance = self.id.0, topic = span.topic.0, frames = span.frames, bytes = gathered.bytes(), "moving");
+        trace!(instance = self.id().0, topic = span.topic.0, frames = span.frames, bytes = gathered.bytes(), "moving");
         buffer.read_one_by_one(true);
         let Way::Subscribers(route) = way else {
             relay::discard(gathered.pipe(), gathered.bytes());
@@ -215,7 +199,8 @@ impl Inlet {
     /// The loan that a frame belongs to, until its message ends.
     fn loan_of(&mut self, span: &Span) -> Option<Arc<Loan>> {
         if span.part.begins() {
-            self.loan = span.loaned.then(|| Arc::new(Loan::new(self.id, span.first..=span.last, self.outbox.clone())));
+            self.loan =
+                span.loaned.then(|| Arc::new(Loan::new(self.id(), span.first..=span.last, self.outbox.clone())));
         }
         if span.part.ends() { self.loan.take() } else { self.loan.clone() }
     }
@@ -231,119 +216,48 @@ impl Inlet {
             Ok(control) => control,
             Err(malformed) => {
                 // The frame is whole, so the stream goes on: only this one is refused.
-                self.outbox.send(&protocol(malformed).about(Regarding::Connection));
+                self.outbox.send(&Refused::from(malformed).about(Regarding::Connection));
                 return true;
             }
         };
-        debug!(instance = self.id.0, ?control, "control");
+        debug!(instance = self.id().0, ?control, "control");
         match control {
             Control::Goodbye { .. } => return false,
             Control::Consumed { sender, sequence } => {
                 self.outbox.loans.consumed(sender, sequence);
                 return true;
             }
-            Control::Retract { topic } => {
-                self.declared.retain(|(declared, _)| *declared != topic);
-            }
+            Control::Retract { topic } => self.ingress.retract(topic),
             _ => {}
         }
-        self.broker.handle_control(self.id, control);
+        self.broker.handle_control(self.id(), control);
         true
     }
 
-    /// Checks what the client says of itself: its id, its count, and the order of its fragments.
-    fn verify(&mut self, span: &Span) -> Result<(), Malformed> {
-        if span.sender != self.id {
-            return Err(Malformed::Sender { claimed: span.sender, own: self.id });
-        }
-        match &mut self.unfinished {
-            None if span.part.begins() => {
-                let sequence = self.sequence;
-                if span.first != sequence + 1 || span.last - span.first + 1 != u64::from(span.frames) {
-                    return Err(Malformed::Sequence { before: sequence, found: span.first });
-                }
-                if self.introduction.is_empty() {
-                    self.introduction = self.broker.introduce(self.id);
-                }
-                self.sequence = span.last;
-                Ok(())
-            }
-            Some(message) if !span.part.begins() => {
-                let same = (message.kind, message.topic, message.sequence);
-                if same == (span.kind, span.topic, span.first) { Ok(()) } else { Err(Malformed::Fragment) }
-            }
-            _ => Err(Malformed::Fragment),
-        }
-    }
-
-    /// Where the span's message goes: decided at its beginning, kept for its fragments.
-    async fn way(&mut self, span: &Span, body_bytes: usize) -> Result<Way, Refused> {
-        let max = self.broker.config.limits().message_bytes_max;
-        if let Some(message) = &mut self.unfinished {
-            message.bytes += body_bytes as u64;
-            if message.bytes > max {
-                let text = format!("a message is larger than the limit of {max} bytes");
-                return Err(Refused::new(Reason::TooLarge, text));
-            }
-            let way = message.way.clone();
-            if span.part == Part::Last {
-                self.unfinished = None;
-            }
-            return Ok(way);
-        }
-        let way = match span.kind {
-            // What happens seldom is in a box: otherwise each instance would have room for it all the time.
-            Kind::Request => Box::pin(self.way_of_request(span)).await?,
-            Kind::Reply => self.way_of_reply(span)?,
-            Kind::Message | Kind::Control => {
-                self.check_declared(span.topic, Purpose::Publish)?;
-                self.broker.routes().get(span.topic).cloned().map_or(Way::Nowhere, Way::Subscribers)
-            }
-        };
-        if span.part == Part::First {
-            let (kind, topic, sequence) = (span.kind, span.topic, span.first);
-            let bytes = body_bytes as u64;
-            self.unfinished = Some(Box::new(Unfinished { kind, topic, sequence, bytes, way: way.clone() }));
+    /// Where the span's message goes, if the client may send it.
+    fn admit(&mut self, span: &Span, body_bytes: usize) -> Result<Way<Arc<Outbox>>, Refused> {
+        let way = self.ingress.admit(span, body_bytes, &self.broker.routes(), &*self.broker)?;
+        if self.introduction.is_empty() {
+            self.introduction = self.broker.introduce(self.id());
         }
         Ok(way)
     }
 
-    async fn way_of_request(&mut self, span: &Span) -> Result<Way, Refused> {
-        self.check_declared(span.topic, Purpose::Request)?;
-        let call = call_of(span)?;
-        if call.requester != self.id {
-            return Err(protocol(Malformed::Sender { claimed: call.requester, own: self.id }));
-        }
-        match self.broker.handle_request(span.topic, call) {
-            Some(Server::Instance(_, server)) => Ok(Way::Server(server, call)),
-            Some(Server::Broker(topic)) => {
-                admin::answer(&self.broker, &topic, span.topic, call, &self.outbox).await;
-                Ok(Way::Nowhere)
-            }
-            None => Ok(Way::Nowhere),
-        }
+    /// What the client has said so far, messages and all else, and in how many bytes.
+    fn sent(&self) -> (u64, u64) {
+        let counters = &self.outbox.counters;
+        (counters.messages_in.read() + counters.controls_in.read(), counters.bytes_in.read())
     }
 
-    fn way_of_reply(&self, span: &Span) -> Result<Way, Refused> {
-        let call = call_of(span)?;
-        // Nobody waits for it any more, or never has: both are the same from here, and neither harms anybody.
-        let Some(requester) = self.broker.requester(call, span.topic, self.id) else { return Ok(Way::Nowhere) };
-        if span.part == Part::First {
-            self.broker.handle_answered(call);
+    /// Whoever sends faster than it may is not read for a while. What has been read is on its way.
+    async fn keep_rate(&self, before: &mut (u64, u64)) {
+        let sent = self.sent();
+        let (messages, bytes) = (sent.0 - before.0, sent.1 - before.1);
+        *before = sent;
+        let wait = self.outbox.account.charge_sent(messages, bytes, Instant::now().into_std());
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
         }
-        Ok(Way::Requester(requester, call))
-    }
-
-    fn check_declared(&mut self, topic: TopicId, purpose: Purpose) -> Result<(), Refused> {
-        if self.declared.contains(&(topic, purpose)) {
-            return Ok(());
-        }
-        if !self.broker.may_send(self.id, topic, purpose) {
-            let text = format!("topic id {} was not declared for that by this client", topic.0);
-            return Err(Refused::new(Reason::Protocol, text));
-        }
-        self.declared.insert((topic, purpose));
-        Ok(())
     }
 
     async fn ask(&mut self, span: Span, server: &Outbox, call: Call) {
@@ -360,18 +274,7 @@ impl Inlet {
         let names = Introductions { topic: &Bytes::new(), sender: &self.introduction };
         requester.push_waiting(span, Overflow::Block, names).await;
         if ends {
-            self.broker.handle_answered(call);
+            self.broker.answered(call);
         }
     }
-}
-
-fn call_of(span: &Span) -> Result<Call, Refused> {
-    let frame = span.iter().next();
-    let metadata = frame.and_then(|frame| decode_metadata(frame.metadata()).ok());
-    metadata.and_then(|metadata| metadata.call).ok_or_else(|| protocol(Malformed::Body))
-}
-
-/// The client broke the protocol.
-pub(crate) fn protocol(malformed: Malformed) -> Refused {
-    Refused::new(Reason::Protocol, malformed.to_string())
 }

@@ -18,7 +18,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::info;
 
 use crate::broker::Broker;
-use crate::core::bus::{Refused, describe};
+use crate::core::bus::describe;
+use crate::core::refused::Refused;
 use crate::episode::{Sort, may_tell_of};
 use crate::handshake::{Turn, read_hello, refuse};
 use crate::inlet::Inlet;
@@ -50,9 +51,9 @@ pub(crate) fn serve(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown:
     async {
         let Some(mut instance) = entrance.await else { return };
         let cause = instance.live().await;
-        let Inlet { id, outbox, .. } = &instance.intake.inlet;
-        if may_tell_of(&outbox.owner, Sort::ComesAndGoes) {
-            info!(instance = id.0, cause, "ended");
+        let inlet = &instance.intake.inlet;
+        if may_tell_of(&inlet.outbox.owner, Sort::ComesAndGoes) {
+            info!(instance = inlet.id().0, cause, "ended");
         }
     }
 }
@@ -66,16 +67,22 @@ async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shu
         hello = timeout_at(deadline, read_hello(turn, &peer.identity, &reader, &mut read)) => hello,
         () = shutdown.reached(Phase::Draining) => Ok(Err(Refused::new(Reason::Exhausted, "the broker shuts down"))),
     };
-    let late = Refused::new(Reason::Protocol, "no Hello came within the handshake time-out");
-    let outbox = Arc::new(Outbox::new(&broker.config.limits(), writer, peer.identity.clone()));
-    let let_in = hello.unwrap_or(Err(late)).and_then(|name| {
-        let id = broker.connect(peer.clone(), name.clone(), outbox.clone())?;
-        Ok((id, name))
-    });
-    let (id, name) = match let_in {
+    let late = || Refused::new(Reason::Protocol, "no Hello came within the handshake time-out");
+    let mut writer = Some(writer);
+    let let_in = async {
+        let name = hello.unwrap_or_else(|_| Err(late()))?;
+        let groups = timeout_at(deadline, broker.groups_of(&peer.identity)).await.map_err(|_| {
+            Refused::new(Reason::Exhausted, "who is in which group could not be looked up in time; try again later")
+        })??;
+        let (id, outbox) = broker.connect(peer.clone(), &groups, name.clone(), |limits, account| {
+            Outbox::new(limits, account, writer.take(), peer.identity.clone())
+        })?;
+        Ok((id, name, outbox))
+    };
+    let (id, name, outbox) = match let_in.await {
         Ok(let_in) => let_in,
         Err(refused) => {
-            refuse(outbox.take_writer(), &peer, refused);
+            refuse(writer, &peer, refused);
             return None;
         }
     };
@@ -83,7 +90,7 @@ async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shu
     outbox.send(&Control::Welcome(Welcome {
         client: id,
         broker_version: env!("CARGO_PKG_VERSION").to_owned(),
-        message_bytes_max: broker.config.limits().message_bytes_max,
+        message_bytes_max: broker.routes().message_bytes_max(),
     }));
     if may_tell_of(&peer.identity, Sort::ComesAndGoes) {
         info!(instance = id.0, who = describe(&peer.identity), name, pid = peer.pid, "connected");
@@ -111,10 +118,10 @@ struct Intake {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        let Inlet { broker, id, outbox, .. } = &self.intake.inlet;
+        let Inlet { broker, outbox, .. } = &self.intake.inlet;
         // Whoever waits for room in it need not.
         outbox.end();
-        broker.handle_gone(*id, outbox);
+        broker.handle_gone(self.intake.inlet.id(), outbox);
     }
 }
 
@@ -166,7 +173,7 @@ impl Instance {
         };
         self.shutdown.reader_done();
         let patience_max = self.intake.inlet.broker.config.shutdown_timeout();
-        Box::pin(take_leave(self.intake.inlet.id, ended, write, &outbox, &self.shutdown, patience_max)).await
+        Box::pin(take_leave(self.intake.inlet.id(), ended, write, &outbox, &self.shutdown, patience_max)).await
     }
 }
 
@@ -215,7 +222,7 @@ fn cause(farewell: Farewell) -> &'static str {
         Farewell::Shutdown => "the broker shuts down",
         Farewell::Slow => "the client was too slow",
         Farewell::Protocol => "the client broke the protocol",
-        Farewell::Disconnected => "disconnected by an administrator",
+        Farewell::Disconnected => "it may not be here any more",
     }
 }
 

@@ -6,26 +6,31 @@
 //! let mut config = Config::default();
 //! config.bus.address = "/run/user/1000/my-app/bus".into();
 //! let daemon = Daemon::bind(config)?;
-//! daemon.run(async { drop(tokio::signal::ctrl_c().await) }).await;
+//! daemon.run(async { drop(tokio::signal::ctrl_c().await) }).await?;
 //! # Ok(()) }
 //! ```
 //!
 //! `ARCHITECTURE.md` in the repository is the map of what is in here.
 
 mod admin;
+mod audit;
 mod broker;
 pub mod config;
 pub mod core;
 mod counters;
 mod delivery;
 mod episode;
+mod events;
 mod handshake;
 mod inlet;
 mod instance;
 mod loans;
+mod membership;
 mod outbox;
 mod read_buffer;
 mod relay;
+mod review;
+pub mod rules;
 mod shards;
 mod shutdown;
 pub mod transport;
@@ -43,7 +48,7 @@ use crate::config::Config;
 use crate::handshake::Handshakes;
 use crate::shards::Shards;
 use crate::shutdown::Conductor;
-use crate::transport::{BindError, Inherited, Listener};
+use crate::transport::{BindError, Closed, Inherited, Listener, Lost};
 
 /// How long a failing door rests before it is listened to again.
 const DOOR_RETRY: Duration = Duration::from_millis(100);
@@ -83,7 +88,9 @@ impl Daemon {
             path: place.directory().to_owned(),
             source,
         })?;
-        let broker = Arc::new(Broker::new(config, place, transport::own_identity(), &admin::topics()));
+        let owner = transport::own_identity();
+        let policy = rules::resolve(&config.policy.rules, &owner).map_err(BindError::Policy)?;
+        let broker = Arc::new(Broker::new(config, policy, place, owner, &admin::topics()));
         Ok(Daemon { broker, shards, listener })
     }
 
@@ -97,16 +104,27 @@ impl Daemon {
         Pulse { broker: self.broker.clone() }
     }
 
+    /// A way to change what the broker obeys.
+    pub fn reloader(&self) -> Reloader {
+        Reloader { broker: self.broker.clone() }
+    }
+
     /// Serves clients until `shutdown` is done. Then nobody new is let in, what clients have written and what waits for
     /// them is delivered, for at most the configured time, all are told goodbye, and what was made is removed.
     ///
     /// Clients are served by threads of the broker's own, one for each processor; here is only the door.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// It ended by itself, in the same steps, since nobody new could reach it any more: somebody has removed the bus's
+    /// directory, or what in it this broker can't or must not make anew.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), Lost> {
         let conductor = Conductor::new();
         let mut instances = JoinSet::new();
         let handshakes = Arc::new(Handshakes::default());
         let mut shutdown = std::pin::pin!(shutdown);
-        loop {
+        let broker = self.broker.clone();
+        let mut review = std::pin::pin!(review::keep_reviewing(&broker));
+        let ended = loop {
             let next = async {
                 // Others wait at the door.
                 (handshakes.turn().await, self.listener.accept(self.shards.home()).await)
@@ -118,7 +136,11 @@ impl Daemon {
                         instances.spawn_on(instance, self.shards.home());
                         self.shards.taken();
                     }
-                    Err(error) => {
+                    Err(Closed::Lost(lost)) => {
+                        error!(error = %lost, "the bus is lost");
+                        break Err(lost);
+                    }
+                    Err(Closed::Door(error)) => {
                         error!(%error, "the door can't be read");
                         tokio::time::sleep(DOOR_RETRY).await;
                     }
@@ -128,13 +150,15 @@ impl Daemon {
                         error!(%error, "an instance ended in a panic; please report this");
                     }
                 }
-                () = &mut shutdown => break,
+                () = &mut review => {}
+                () = &mut shutdown => break Ok(()),
             }
-        }
+        };
         info!(instances = instances.len(), "shutting down");
         let deadline = Instant::now() + self.broker.config.shutdown_timeout();
         conductor.conduct(deadline, || self.broker.wake_all()).await;
         instances.shutdown().await;
+        ended
     }
 }
 
@@ -148,5 +172,27 @@ impl Pulse {
     /// Returns once the broker's central state could be looked at. A stuck broker never gets there.
     pub fn check(&self) {
         drop(self.broker.bus());
+    }
+}
+
+/// Changes what a running broker obeys.
+#[derive(Clone)]
+pub struct Reloader {
+    broker: Arc<Broker>,
+}
+
+impl Reloader {
+    /// Obeys the policy and the limits of another configuration from now on, also for clients that are connected. Returns
+    /// the sections that differ otherwise: for those the broker has to be started anew.
+    ///
+    /// # Errors
+    /// A rule names somebody who does not exist; then all stays as it was.
+    pub async fn reload(&self, config: &Config) -> Result<Vec<&'static str>, BindError> {
+        let (rules, owner) = (config.policy.rules.clone(), self.broker.owner.clone());
+        // It asks the system who somebody is.
+        let resolved = tokio::task::spawn_blocking(move || (rules::resolve(&rules, &owner), rules)).await;
+        let (policy, rules) = resolved.map_err(|error| BindError::Policy(error.to_string()))?;
+        self.broker.revise(rules, policy.map_err(BindError::Policy)?, config.limits()).await;
+        Ok(self.broker.config.unlike(config))
     }
 }

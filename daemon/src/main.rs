@@ -10,9 +10,9 @@ use anyhow::Context;
 use clap::Parser;
 use pipebusd::config::{Config, LogFormat, Sources};
 use pipebusd::transport::{BindError, check_group, inherited_door, raise_open_files};
-use pipebusd::{Daemon, Pulse};
+use pipebusd::{Daemon, Pulse, Reloader, rules};
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 /// The broker of pipebus: a message bus whose only door is a named pipe.
@@ -78,7 +78,9 @@ fn main() -> ExitCode {
         return show(&config.to_toml());
     }
     // What only this machine can tell to be wrong.
-    let checked = log::filter(&config.log).and_then(|_| Ok(check_group(&config.door)?));
+    let checked = log::filter(&config.log)
+        .and_then(|_| Ok(check_group(&config.door)?))
+        .and_then(|()| rules::check(&config.policy.rules).map_err(anyhow::Error::msg));
     if let Err(error) = checked {
         return fail(&error, 2);
     }
@@ -86,7 +88,7 @@ fn main() -> ExitCode {
         return show("the configuration is valid\n");
     }
     let journald = config.log.format == LogFormat::Journald;
-    let served = log::start(&config.log).and_then(|()| serve(config));
+    let served = log::start(&config.log).and_then(|()| serve(config, arguments.sources()));
     let Err(error) = served else { return ExitCode::SUCCESS };
     if journald {
         error!(error = format!("{error:#}"), "cannot go on");
@@ -108,7 +110,7 @@ fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(config: Config) -> anyhow::Result<()> {
+fn serve(config: Config, sources: Sources) -> anyhow::Result<()> {
     let door = inherited_door().context("cannot take over the door from systemd")?;
     let open_files = raise_open_files();
     // For the door and the signals only: clients are served by the broker's own threads.
@@ -124,7 +126,8 @@ fn serve(config: Config) -> anyhow::Result<()> {
         info!(bus = %daemon.place().directory().display(), version = env!("CARGO_PKG_VERSION"), "listening");
         notify(&[NotifyState::Ready]);
         let watchdog = tokio::spawn(feed_watchdog(daemon.pulse()));
-        daemon
+        let reloads = tokio::spawn(reload_when_told(signal(SignalKind::hangup())?, daemon.reloader(), sources));
+        let ended = daemon
             .run(async {
                 tokio::select! {
                     _ = terminate.recv() => {}
@@ -134,9 +137,33 @@ fn serve(config: Config) -> anyhow::Result<()> {
             })
             .await;
         watchdog.abort();
+        reloads.abort();
+        if ended.is_err() {
+            notify(&[NotifyState::Stopping]);
+        }
         info!("ended");
-        anyhow::Ok(())
+        Ok(ended?)
     })
+}
+
+/// Reads the configuration anew at each SIGHUP. One that is wrong changes nothing.
+async fn reload_when_told(mut hangup: Signal, reloader: Reloader, sources: Sources) {
+    while hangup.recv().await.is_some() {
+        let loaded = Config::load(&sources).map_err(anyhow::Error::from);
+        let reloaded = match loaded {
+            Ok(config) => reloader.reload(&config).await.map_err(anyhow::Error::from),
+            Err(error) => Err(error),
+        };
+        match reloaded {
+            Ok(unlike) if unlike.is_empty() => info!("the policy and the limits are read anew"),
+            Ok(unlike) => {
+                warn!(restart_for = unlike.join(", "), "the policy and the limits are read anew, and nothing else")
+            }
+            Err(error) => {
+                error!(error = format!("{error:#}"), "nothing is read anew; mend the configuration, and send SIGHUP")
+            }
+        }
+    }
 }
 
 /// Tells systemd's watchdog, twice within its time, that the broker is not stuck.

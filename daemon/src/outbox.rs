@@ -8,12 +8,12 @@ mod direct;
 
 use std::ops::RangeInclusive;
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use pipebus_proto::control::{Control, Farewell, Identity, Overflow, RELEASED_MAX};
+use pipebus_proto::control::{Control, Farewell, Identity, Overflow, RELEASED_MAX, Regarding};
 use pipebus_proto::splitter::Span;
 use pipebus_proto::topic::{InstanceId, TopicId};
 use pipebus_proto::wire::encode_control;
@@ -21,8 +21,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::core::account::Account;
 use crate::core::limits::Limits;
 use crate::core::queue::{ControlFull, Introductions, Pushed, Queue};
+use crate::core::refused::Refused;
 use crate::counters::Counters;
 use crate::episode::{Sort, may_tell_of};
 use crate::loans::Loans;
@@ -30,9 +32,12 @@ use crate::transport::Writer;
 
 pub(crate) use self::direct::Direct;
 
-/// How long a waiting publisher sleeps at most. A sleep that lasts much longer means that the broker itself was
-/// stopped, and that is not held against the subscriber.
+/// How long a waiting publisher sleeps at most.
 const WAIT_STEP: Duration = Duration::from_millis(250);
+
+/// If for so long nobody, not even one who waits, has looked whether there is room, the broker itself may have been
+/// stopped meanwhile, and that is not held against the subscriber.
+const UNOBSERVED: Duration = WAIT_STEP.saturating_mul(4);
 
 /// How much is written at once, at most; less where queues are small, since what is being written can't be dropped.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
@@ -50,6 +55,8 @@ pub(crate) struct Outbox {
     turn: tokio::sync::Mutex<()>,
     /// Whose instance it is.
     pub(crate) owner: Identity,
+    /// What that user holds.
+    pub(crate) account: Arc<Account>,
     /// What others have lent to this instance.
     pub(crate) loans: Loans,
     /// What has passed.
@@ -71,6 +78,8 @@ struct State {
     released: Vec<u64>,
     /// How many publishers wait for their turn or for room.
     waiting: usize,
+    /// When somebody last looked whether there was room.
+    looked: Instant,
     /// In an episode of losing messages; each is logged once.
     losing: bool,
     /// For the log; known once the instance is.
@@ -87,6 +96,15 @@ impl State {
     fn wait(&mut self, context: &Context<'_>) {
         if !self.task.as_ref().is_some_and(|task| task.will_wake(context.waker())) {
             self.task = Some(context.waker().clone());
+        }
+    }
+
+    /// Somebody looks whether there is room. The client counts as stalled only for time of which somebody can say that
+    /// the broker ran.
+    fn look(&mut self, now: Instant) {
+        let looked = std::mem::replace(&mut self.looked, now);
+        if now.duration_since(looked) > UNOBSERVED && now.into_std() >= self.queue.stall_deadline() {
+            self.queue.forgive(now.into_std());
         }
     }
 
@@ -111,15 +129,18 @@ pub(crate) enum Next {
 }
 
 impl Outbox {
-    pub(crate) fn new(limits: &Limits, writer: Writer, owner: Identity) -> Outbox {
+    /// Without a pipe nothing is ever written.
+    pub(crate) fn new(limits: &Limits, account: &Arc<Account>, writer: Option<Writer>, owner: Identity) -> Outbox {
+        let now = Instant::now().into_std();
         let state = State {
-            queue: Queue::new(limits.queue_bytes_max, limits.stall_timeout, Instant::now().into_std()),
-            writer: Some(writer),
+            queue: Queue::new(limits.queue_bytes_max, account.clone(), limits.stall_timeout, now),
+            writer,
             task: None,
             ended: false,
             farewell: None,
             released: Vec::new(),
             waiting: 0,
+            looked: Instant::now(),
             losing: false,
             instance: InstanceId::BROKER,
         };
@@ -128,14 +149,10 @@ impl Outbox {
             room: Notify::new(),
             turn: tokio::sync::Mutex::new(()),
             owner,
+            account: account.clone(),
             loans: Loans::default(),
             counters: Counters::default(),
         }
-    }
-
-    /// The pipe, before anybody else can have it.
-    pub(crate) fn take_writer(&self) -> Option<Writer> {
-        self.lock().writer.take()
     }
 
     /// Names the instance, for the log.
@@ -172,7 +189,9 @@ impl Outbox {
             }
             state = self.lock();
         }
-        let pushed = state.queue.push(span, overflow, names, Instant::now().into_std());
+        let now = Instant::now();
+        state.look(now);
+        let pushed = state.queue.push(span, overflow, names, now.into_std());
         match &pushed {
             Pushed::Dropped { .. } if !state.losing => {
                 state.losing = true;
@@ -210,14 +229,9 @@ impl Outbox {
                 Pushed::Dropped { messages } => return messages,
                 Pushed::Queued | Pushed::Disconnect => return 0,
             }
-            let asleep = Instant::now();
-            let step = asleep + WAIT_STEP;
+            let step = Instant::now() + WAIT_STEP;
             let deadline = Instant::from_std(self.lock().queue.stall_deadline());
             let _ = tokio::time::timeout_at(step.min(deadline), room).await;
-            let now = Instant::now();
-            if now.duration_since(asleep) > WAIT_STEP * 4 {
-                self.lock().queue.forgive(now.into_std());
-            }
         }
     }
 
@@ -242,6 +256,14 @@ impl Outbox {
         state.farewell.get_or_insert(farewell);
         ring(state);
         self.room.notify_waiters();
+    }
+
+    /// The instance may not be here any more: its client is told why, and disconnected.
+    pub(crate) fn expel(&self, refused: Refused) {
+        info!(instance = self.lock().instance.0, reason = %refused, "disconnected, since the policy has changed");
+        self.send(&refused.about(Regarding::Connection));
+        self.close(Farewell::Disconnected);
+        self.wake();
     }
 
     /// Whether the instance is to be disconnected; if not yet, its task is woken then.

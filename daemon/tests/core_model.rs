@@ -17,9 +17,10 @@ use pipebus_proto::pattern::Pattern;
 use pipebus_proto::splitter::{Frame, Span, next_span};
 use pipebus_proto::topic::{InstanceId, TopicId};
 use pipebus_proto::wire::{decode_control, encode_control, encode_head};
+use pipebusd::core::account::Account;
 use pipebusd::core::bus::{Bus, Effect};
 use pipebusd::core::limits::Limits;
-use pipebusd::core::policy::{Peer, Policy};
+use pipebusd::core::policy::{Peer, Policy, Who};
 use pipebusd::core::queue::{Introductions, Pushed, Queue};
 use pipebusd::core::routes::{Route, Routes};
 use proptest::prelude::*;
@@ -212,12 +213,11 @@ impl World {
             instances_per_user_max: CLIENTS_MAX,
             subscriptions_per_instance_max: 4,
             topics_per_instance_max: 4,
-            requests_per_instance_max: 1,
-            message_bytes_max: 1 << 20,
             queue_bytes_max: bytes_max,
             stall_timeout: STALL_TIMEOUT,
+            ..Limits::none()
         };
-        let bus = Bus::new(limits, Policy { owner: Identity::Unix { uid: 1 } }, &[]);
+        let bus = Bus::new(limits, Policy::allowing(vec![Who::Any]), &[]);
         let routes = bus.routes();
         World {
             bus,
@@ -289,14 +289,19 @@ impl World {
         let identity = Identity::Unix { uid: 1 };
         let peer = Peer { identity: identity.clone(), pid: None };
         let to = self.last_client + 1;
-        let Ok(id) = self.bus.connect(peer, "client".to_owned(), to, self.now) else {
+        let mut account = None;
+        let make = |_: &Limits, own: &Arc<Account>| {
+            account = Some(own.clone());
+            to
+        };
+        let Ok(id) = self.bus.connect(peer, &[], "client".to_owned(), make, self.now) else {
             assert_eq!(self.clients.len(), CLIENTS_MAX);
             return;
         };
         assert_eq!(id.0, to, "ids are never used again");
         self.last_client = to;
         let introduction = Control::SenderInfo { sender: id, identity, name: "client".to_owned() };
-        let queue = Queue::new(self.bytes_max, STALL_TIMEOUT, self.now);
+        let queue = Queue::new(self.bytes_max, account.unwrap(), STALL_TIMEOUT, self.now);
         self.clients.insert(id.0, Client::new(encode_control(&introduction), queue));
     }
 
@@ -382,6 +387,7 @@ impl World {
                         client.cut_short(|sender, _| sender == gone);
                     }
                 }
+                Effect::Expel { .. } | Effect::Audit(_) => panic!("the policy lets everybody do everything"),
             }
         }
     }

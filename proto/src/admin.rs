@@ -3,6 +3,8 @@
 //! A request to one of these topics needs no payload. The answers are read by `pipebus status` and the like, and by
 //! any app. Fields may be added; none is ever renamed or removed.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::control::{Identity, Overflow};
@@ -13,6 +15,13 @@ pub const STATUS: &str = "$bus/status";
 pub const INSTANCES: &str = "$bus/instances";
 /// Answered with a list of [`TopicStatus`].
 pub const TOPICS: &str = "$bus/topics";
+
+/// Answered with a list of [`UserStatus`].
+pub const USERS: &str = "$bus/users";
+/// Asked with a [`PolicyQuestion`], answered with [`PolicyChecked`].
+pub const POLICY_CHECK: &str = "$bus/policy/check";
+/// Published: a [`LimitEvent`], at most one a second for each user and limit.
+pub const LIMIT_EVENT: &str = "$bus/events/limit";
 
 /// The broker as a whole. Counts are since it started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +56,9 @@ pub struct Status {
     pub queued_bytes: u64,
     /// Resident memory of the broker in bytes, if the system tells.
     pub memory_bytes: Option<u64>,
+    /// How often clients have reached which limit, by its key in the configuration; those never reached are left out.
+    #[serde(default)]
+    pub limits_reached: BTreeMap<String, u64>,
 }
 
 /// One instance. Counts are since it connected.
@@ -108,4 +120,56 @@ pub struct TopicStatus {
     pub subscribers: u64,
     /// Instances that serve requests to it.
     pub servers: u64,
+}
+
+/// What one user has on the bus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserStatus {
+    /// Who it is, from the system.
+    pub identity: Identity,
+    /// Its instances.
+    pub instances: u64,
+    /// Their subscriptions.
+    pub subscriptions: u64,
+    /// The topics that they have declared to send to, each counted for each instance.
+    pub topics: u64,
+    /// Bytes waiting for them now.
+    pub queued_bytes: u64,
+    /// Bytes that may wait for them.
+    pub queued_bytes_max: u64,
+}
+
+/// May somebody do something?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyQuestion {
+    /// A user's name or number.
+    pub user: String,
+    /// `connect`, `publish`, `subscribe`, `request`, `serve`, `monitor` or `admin`.
+    pub action: String,
+    /// A topic, or a pattern: then, whether on any topic that it means. Not needed for `connect`.
+    pub topic: Option<String>,
+}
+
+/// What the policy says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyChecked {
+    /// Who that user is.
+    pub identity: Identity,
+    /// Whether it may.
+    pub allowed: bool,
+    /// The place of the rule that decides, counted from 1; none if no rule speaks of it.
+    pub rule: Option<u64>,
+    /// The rule as it is written, or that there is none.
+    pub says: String,
+}
+
+/// A limit was reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitEvent {
+    /// Its key in the configuration.
+    pub limit: String,
+    /// Who reached it; nobody, if it was somebody who was not let in.
+    pub identity: Option<Identity>,
+    /// How often in the last second.
+    pub times: u64,
 }

@@ -152,6 +152,16 @@ pub enum Control {
         /// Their numbers.
         sequences: Vec<u64>,
     },
+    /// Broker: the policy has changed, and you may not send to this topic any more. What you still send there goes
+    /// nowhere; retract it, or declare it again when that may be allowed.
+    Revoked {
+        /// The id.
+        topic: TopicId,
+        /// What may not be sent.
+        purpose: Purpose,
+        /// Why, for people.
+        text: String,
+    },
 }
 
 /// How many messages one Released can name.
@@ -219,7 +229,8 @@ pub enum Farewell {
     Slow,
     /// The client broke the protocol; a Refused before this says how.
     Protocol,
-    /// An administrator disconnected it. No broker says so yet; clients stay away when told.
+    /// The policy has changed, and the client may not be here any more; a Refused before this says why. Or an
+    /// administrator disconnected it. Clients stay away when told.
     Disconnected,
 }
 
@@ -289,4 +300,6 @@ pub enum Failure {
     ServerGone,
     /// The requester has too many requests unanswered.
     TooMany,
+    /// The policy has changed, and the requester may not ask there any more.
+    Forbidden,
 }

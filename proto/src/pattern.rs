@@ -72,6 +72,63 @@ impl Pattern {
         }
     }
 
+    /// Whether there can be a topic that both this and `other` match.
+    ///
+    /// In time and memory bounded by the product and the sum of their lengths.
+    pub fn overlaps(&self, other: &Pattern) -> bool {
+        if self.0.starts_with('$') != other.0.starts_with('$') {
+            return false;
+        }
+        let ours: Vec<&str> = self.0.split('/').collect();
+        let theirs: Vec<&str> = other.0.split('/').collect();
+        // For each end of theirs: whether it and the end of ours that is looked at can match the same. From the last.
+        let mut after = vec![false; theirs.len() + 1];
+        for our in (0..=ours.len()).rev() {
+            let mut now = vec![false; theirs.len() + 1];
+            for their in (0..=theirs.len()).rev() {
+                now[their] = match (ours.get(our), theirs.get(their)) {
+                    (None, None) => true,
+                    (Some(&"**"), Some(_)) => after[their] || now[their + 1],
+                    (Some(&"**"), None) => after[their],
+                    (_, Some(&"**")) => now[their + 1] || (our < ours.len() && after[their]),
+                    (Some(&a), Some(&b)) => (a == b || a == "*" || b == "*") && after[their + 1],
+                    _ => false,
+                };
+            }
+            after = now;
+        }
+        after[0]
+    }
+
+    /// Whether this surely matches every topic that `other` matches. It may say no where it does, if both have wildcards
+    /// side by side.
+    ///
+    /// In time and memory bounded by the product and the sum of their lengths.
+    pub fn covers(&self, other: &Pattern) -> bool {
+        if other.0.starts_with('$') && !self.0.starts_with('$') {
+            return false;
+        }
+        let ours: Vec<&str> = self.0.split('/').collect();
+        let theirs: Vec<&str> = other.0.split('/').collect();
+        // For each end of theirs: whether the end of ours that is looked at covers it. From the last.
+        let mut after = vec![false; theirs.len() + 1];
+        for our in (0..=ours.len()).rev() {
+            let mut now = vec![false; theirs.len() + 1];
+            for their in (0..=theirs.len()).rev() {
+                now[their] = match (ours.get(our), theirs.get(their)) {
+                    (None, None) => true,
+                    (Some(&"**"), Some(_)) => after[their] || now[their + 1],
+                    (Some(&"**"), None) => after[their],
+                    (_, Some(&"**")) => false,
+                    (Some(&a), Some(&b)) => (a == b || a == "*") && after[their + 1],
+                    _ => false,
+                };
+            }
+            after = now;
+        }
+        after[0]
+    }
+
     /// The pattern as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -133,6 +190,14 @@ mod tests {
     }
 
     #[test]
+    fn wildcards_do_not_overlap_with_the_brokers_own_topics() {
+        let overlap = |one: &str, other: &str| Pattern::new(one).unwrap().overlaps(&Pattern::new(other).unwrap());
+        assert!(!overlap("**", "$bus/**") && !overlap("*/status", "$bus/status"));
+        assert!(overlap("$bus/**", "$bus/events/*"));
+        assert!(!Pattern::new("**").unwrap().covers(&Pattern::new("$bus/**").unwrap()));
+    }
+
+    #[test]
     fn a_star_stands_alone_in_its_segment() {
         for bad in ["a*", "a/b*/c", "***", "a/*b"] {
             assert_eq!(Pattern::new(bad).unwrap_err().fault, Fault::MixedWildcard, "{bad}");
@@ -158,6 +223,29 @@ mod tests {
         ) {
             let expected = naive(&pattern, &topic);
             check(&pattern.join("/"), &topic.join("/"), expected);
+        }
+
+        #[test]
+        fn patterns_overlap_and_cover_each_other_as_topics_show(
+            one in prop::collection::vec(prop::sample::select(vec!["a", "b", "*", "**"]), 1..4),
+            other in prop::collection::vec(prop::sample::select(vec!["a", "b", "*", "**"]), 1..4),
+        ) {
+            // What matches both has at most as many segments as both together.
+            let found = (1..=6u32).any(|length| (0..2u32.pow(length)).any(|bits| {
+                let topic: Vec<&str> = (0..length).map(|at| if bits >> at & 1 == 0 { "a" } else { "b" }).collect();
+                naive(&one, &topic) && naive(&other, &topic)
+            }));
+            let covered = (1..=6u32).all(|length| (0..2u32.pow(length)).all(|bits| {
+                let topic: Vec<&str> = (0..length).map(|at| if bits >> at & 1 == 0 { "a" } else { "b" }).collect();
+                !naive(&other, &topic) || naive(&one, &topic)
+            }));
+            let simple = one.iter().all(|segment| !segment.contains('*')) || one == ["**"];
+            let [one, other] = [one, other].map(|segments| Pattern::new(&segments.join("/")).unwrap());
+            // With a third letter, some that seem covered are not.
+            if one.covers(&other) || simple {
+                assert_eq!(one.covers(&other), covered, "{one} and {other}");
+            }
+            assert_eq!((one.overlaps(&other), other.overlaps(&one)), (found, found), "{one} and {other}");
         }
 
         #[test]

@@ -95,6 +95,7 @@ fn names(control: &Control) -> (&'static str, &'static str) {
         Control::Cancel { .. } => ("cancel", "Cancel"),
         Control::Consumed { .. } => ("consumed", "Consumed"),
         Control::Released { .. } => ("released", "Released"),
+        Control::Revoked { .. } => ("revoked", "Revoked"),
     }
 }
 
@@ -338,6 +339,7 @@ fn controls_of_messages() -> impl Iterator<Item = (&'static str, Control)> {
         ("cancel", Control::Cancel { correlation: 42 }),
         ("consumed", Control::Consumed { sender, sequence: 9 }),
         ("released", Control::Released { sequences: vec![9, 10] }),
+        ("revoked", Control::Revoked { topic: TopicId(7), purpose: Purpose::Publish, text: "rule 3".to_owned() }),
     ]
     .into_iter()
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::raw::RawClient;
 use crate::traffic::{Calm, Publisher, Subscriber, payload};
-use crate::{OTHER_UID, TestBus, wait_for};
+use crate::{EVERYONE, OTHER_UID, TestBus, wait_for};
 
 /// How long an honest message may be under way, and an honest client at the door. Far more than it takes, for busy
 /// machines; without an attack both take a millisecond.
@@ -59,7 +59,7 @@ struct Traffic {
 impl Bystanders {
     /// On a bus that is open to all.
     pub fn start(settings: &[&str]) -> Bystanders {
-        let mut bus = TestBus::in_memory(&[settings, &["door.access=everyone"]].concat());
+        let mut bus = TestBus::in_memory(&[settings, &EVERYONE].concat());
         bus.log_as_usual();
         bus.start_broker();
         Bystanders::on(bus)

@@ -30,6 +30,13 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 /// A user that is nobody in particular.
 pub const OTHER_UID: u32 = 65534;
 
+/// What lets every user in, to do all but administer.
+pub const EVERYONE: [&str; 2] = [
+    "door.access=everyone",
+    "policy.rules=[{who=['owner','root'],allow=['all']},\
+     {who=['any'],allow=['connect','publish','subscribe','request','serve']}]",
+];
+
 /// Whether this can act as several users; says so where it can't.
 pub fn can_change_user() -> bool {
     let root = rustix::process::geteuid().is_root();
@@ -195,6 +202,28 @@ impl TestBus {
         self.adopt_broker(&mut command);
     }
 
+    /// Starts a broker with a configuration file, which may then be changed.
+    pub fn start_with_file(text: &str) -> TestBus {
+        let mut bus = TestBus::without_broker(&[]);
+        fs::write(bus.config_path(), text).unwrap();
+        let mut command = bus.broker_command();
+        command.arg("--config").arg(bus.config_path());
+        bus.adopt_broker(&mut command);
+        bus
+    }
+
+    /// Changes that file, and lets the broker read it. Returns once the log says what the broker makes of it.
+    pub fn reload(&self, text: &str, said: &str) {
+        fs::write(self.config_path(), text).unwrap();
+        let before = self.log().matches(said).count();
+        self.broker().signal(Signal::HUP);
+        wait_for("the broker to reload", || (self.log().matches(said).count() > before).then_some(()));
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.root.path().join("pipebus.toml")
+    }
+
     /// Starts the broker by another command, which must log to where [`TestBus::broker_command`] does.
     pub fn adopt_broker(&mut self, command: &mut Command) {
         let before = self.log().matches("listening").count();
@@ -220,6 +249,11 @@ impl TestBus {
         let broker = self.broker.take().unwrap();
         broker.signal(Signal::TERM);
         broker
+    }
+
+    /// The broker's process, which from now on is the caller's, so that another can be started.
+    pub fn hand_over_broker(&mut self) -> Process {
+        self.broker.take().unwrap()
     }
 
     /// The broker's process.

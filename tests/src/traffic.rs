@@ -180,7 +180,11 @@ impl std::fmt::Debug for Message {
 impl Subscriber {
     /// One that is connected, and subscribed.
     pub fn new(bus: &TestBus, pattern: &str, overflow: Overflow) -> Subscriber {
-        let (mut client, welcome) = RawClient::connect(&bus.place());
+        Subscriber::with(RawClient::connect(&bus.place()), pattern, overflow)
+    }
+
+    /// The same, with a client that is connected already.
+    pub fn with((mut client, welcome): (RawClient, Welcome), pattern: &str, overflow: Overflow) -> Subscriber {
         client.subscribe(pattern, overflow);
         Subscriber {
             client,

@@ -169,6 +169,19 @@ fn idle_instances_are_connected_and_counted() {
 }
 
 #[test]
+fn a_soak_ends_with_what_it_began_with() {
+    let report = report_of(&["soak", "--minutes", "0.05"]);
+    for key in ["clients", "published", "received", "killed"] {
+        assert!(number(&report, key) > 0, "{key}: {report}");
+    }
+    for key in ["files", "instances", "topics", "subscriptions", "queued_bytes"] {
+        assert_eq!(report["before"][key], report["after"][key], "{key}: {report}");
+    }
+    assert!(number(&report["most"], "instances") > number(&report["after"], "instances"), "{report}");
+    assert_eq!(report["leaks"], serde_json::json!([]));
+}
+
+#[test]
 fn all_means_are_shown_side_by_side() {
     let place = tempfile::tempdir().unwrap();
     let run = |more: &[&str]| {
@@ -238,5 +251,6 @@ fn what_can_t_be_is_said_in_plain_words() {
     };
     check(&["throughput", "--seconds", "0"], 2, "0.01 to 3600");
     check(&["throughput", "--relay", "copy"], 2, "--yardstick");
+    check(&["soak", "--minutes", "0"], 2, "0.01 to 100000");
     check(&["throughput", "--bus", "/nowhere/at/all"], 3, "/nowhere/at/all");
 }

@@ -10,7 +10,7 @@ use pipebus_proto::control::{Control, Reason};
 use pipebus_proto::frame::PROTOCOL_VERSION;
 use pipebus_proto::knock::Knock;
 use pipebus_tests::raw::{RawClient, make_fifo};
-use pipebus_tests::{OTHER_UID, Process, TestBus, as_user, can_change_user, command, soon, wait_for};
+use pipebus_tests::{EVERYONE, OTHER_UID, Process, TestBus, as_user, can_change_user, command, soon, wait_for};
 
 async fn connect(address: &str) -> Result<Client, Error> {
     soon("an answer", Client::connect(address)).await
@@ -115,7 +115,7 @@ async fn another_users_identity_is_what_the_kernel_says() {
     if !can_change_user() {
         return;
     }
-    let bus = TestBus::start_with(&["door.access=everyone"]);
+    let bus = TestBus::start_with(&EVERYONE);
     let client = bus.client().await;
     let mut subscription = client.subscribe("who").await.unwrap();
     let mut publisher = bus.cli(&["pub", "who", "me"]);
@@ -140,7 +140,7 @@ fn refused(bus: &TestBus, why: &str, client: &RawClient) {
 
 #[test]
 fn fifos_that_are_not_what_they_should_be_are_refused() {
-    let bus = TestBus::start_with(&["door.access=everyone"]);
+    let bus = TestBus::start_with(&EVERYONE);
     let place = bus.place();
 
     for mode in [0o644, 0o622, 0o666, 0o640 | 0o001] {
@@ -213,7 +213,7 @@ fn a_client_that_says_no_hello_is_sent_away_and_holds_nobody_up() {
 
 #[tokio::test]
 async fn a_full_bus_says_so() {
-    let bus = TestBus::start_with(&["limits.instances_max=2"]);
+    let bus = TestBus::start_with(&["limits.instances_max=2", "limits.instances_reserved=0"]);
     let (_first, _second) = (bus.client().await, bus.client().await);
     let error = connect(&bus.address()).await.unwrap_err();
     assert!(matches!(error, Error::Full(_)), "{error}");

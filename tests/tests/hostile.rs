@@ -10,7 +10,7 @@ use pipebus_proto::frame::{Flags, HEAD_BYTES};
 use pipebus_proto::wire::encode_control;
 use pipebus_tests::raw::{RawClient, frame};
 use pipebus_tests::traffic::{Calm, Publisher, Subscriber, payload};
-use pipebus_tests::{DEADLINE, OTHER_UID, TestBus, can_change_user, open, wait_for};
+use pipebus_tests::{DEADLINE, EVERYONE, OTHER_UID, TestBus, can_change_user, open, wait_for};
 use rustix::fs::OFlags;
 use rustix::process::Signal;
 
@@ -139,7 +139,7 @@ fn who_writes_in_packets_can_not_make_other_users_lose_bytes() {
     if !can_change_user() {
         return;
     }
-    let bus = TestBus::start_with(&["door.access=everyone"]);
+    let bus = TestBus::start_with(&EVERYONE);
     let calm = Calm::of(&bus);
     let mut subscriber = Subscriber::new(&bus, "a", Overflow::Block);
     let mut packets = Publisher::with(RawClient::connect_as(&bus.place(), OTHER_UID), "a");

@@ -13,7 +13,7 @@ use pipebus_proto::frame::PROTOCOL_VERSION;
 use pipebus_proto::place::Place;
 use pipebus_tests::attack::{Bounds, Bystanders, as_attacker, under_attack};
 use pipebus_tests::raw::{RawClient, make_fifo};
-use pipebus_tests::{OTHER_UID, TestBus, can_change_user, open, wait_for};
+use pipebus_tests::{EVERYONE, OTHER_UID, TestBus, can_change_user, open, wait_for};
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 
 const MIB: u64 = 1024 * 1024;
@@ -132,7 +132,7 @@ fn nobody_can_touch_the_fifos_of_another_user_even_knowing_their_names() {
 
 /// A broker that may have so many files open.
 fn with_files(files: usize) -> TestBus {
-    let mut bus = TestBus::without_broker(&["door.access=everyone"]);
+    let mut bus = TestBus::without_broker(&EVERYONE);
     bus.log_as_usual();
     let wrapped = bus.broker_command();
     let mut limited = Command::new("prlimit");

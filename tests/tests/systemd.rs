@@ -117,6 +117,24 @@ fn the_system_bus_is_for_its_group_and_comes_back() {
     assert_eq!(sorted_lines(&left.stdout), ["instances pipebus pipebus 3733", "pipebus pipebus pipebus 755"]);
 }
 
+#[test]
+fn a_broker_whose_door_was_removed_says_so_and_a_new_door_brings_the_bus_back() {
+    let Some(machine) = Machine::boot() else { return };
+    let (root, ann) = (machine.user("root"), machine.user("ann"));
+    root.systemctl(&["start", "pipebusd.socket"]);
+    ann.publish("system");
+    machine.run(&["rm", "/run/pipebus/bus"]);
+    wait_for("the broker to end", || (root.show("ExecMainStatus") == "1").then_some(()));
+    let log = machine.run(&["journalctl", "--no-pager", "--unit=pipebusd.service", "--output=cat"]);
+    assert!(text(&log.stdout).contains("it is not this broker's to make"), "{log:?}");
+    // Without a door it can't be started; systemd gives up after a few times.
+    wait_for("systemd to give up", || (root.show("ActiveState") == "failed").then_some(()));
+    root.systemctl(&["reset-failed", "pipebusd.service"]);
+    root.systemctl(&["restart", "pipebusd.socket"]);
+    ann.publish("system");
+    ann.deliver("system");
+}
+
 /// Sandboxed as it is, the broker must see who a client really is.
 fn assert_broker_sees(machine: &Machine, user: &User<'_>) {
     let uid = text(&machine.run(&["id", "-u", user.name]).stdout).trim().parse::<u32>().unwrap();

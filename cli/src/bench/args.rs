@@ -18,6 +18,8 @@ pub(crate) enum Work {
     Latency(Latency),
     /// What instances cost that do nothing
     Idle(Idle),
+    /// Whether a broker keeps anything of clients that came and went, in every way, for a long time
+    Soak(Soak),
     /// What FIFOs, sockets and files carry between two processes, without a bus
     Ipc(Ipc),
 }
@@ -149,6 +151,30 @@ Examples:
   pipebus bench idle
   pipebus bench idle --instances 5000 --seconds 10 --json | jq .broker_bytes_per_instance";
 
+/// Clients that come and go.
+#[derive(Debug, Args)]
+#[command(after_help = SOAK_EXAMPLES)]
+pub(crate) struct Soak {
+    /// How long clients come and go, such as 10 or 0.5; a tenth of it more, at most a minute, to warm up
+    #[arg(long, value_name = "N", default_value = "10", value_parser = minutes)]
+    pub(crate) minutes: Duration,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const SOAK_EXAMPLES: &str = "\
+Clients publish and lend messages of up to 1 MiB, subscribe with every overflow policy, fast and slow, ask and answer, \
+declare and retract topics, leave in good order, just go, and are killed. After the warm-up, and in the end, all go. What \
+the broker has then must be what it had: open files, threads, files, instances, topics, subscriptions and queues; and at \
+most 16 MiB more memory.
+
+Exit codes: 1 if something has not come back, others as in the help of pipebus.
+
+Examples:
+  pipebus bench soak --minutes 60
+  pipebus bench soak --minutes 0.5 --json | jq .leaks";
+
 /// Means of communication, side by side.
 #[derive(Debug, Args)]
 #[command(after_help = IPC_EXAMPLES)]
@@ -199,6 +225,18 @@ impl Relay {
     }
 }
 
+/// Minutes, with a fraction.
+fn minutes(text: &str) -> Result<Duration, String> {
+    let minutes = text.parse::<f64>().ok().filter(|minutes| (MINUTES_MIN..=MINUTES_MAX).contains(minutes));
+    let minutes = minutes.ok_or_else(|| "expected minutes, 0.01 to 100000, such as 10 or 0.5".to_owned())?;
+    Ok(Duration::from_secs_f64(minutes * 60.0))
+}
+
+const MINUTES_MIN: f64 = 0.01;
+
+/// Some two months.
+const MINUTES_MAX: f64 = 100_000.0;
+
 /// `2`, `0.5`, or a duration with units.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let wrong = || "expected seconds such as 0.5, or a time such as 500ms".to_owned();
@@ -227,6 +265,15 @@ mod tests {
         }
         for text in ["", "x", "-1", "0", "NaN", "inf", "0.001", "2h", "1e300"] {
             assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn minutes_may_have_a_fraction() {
+        assert_eq!(minutes("10"), Ok(Duration::from_secs(600)));
+        assert_eq!(minutes("0.05"), Ok(Duration::from_secs(3)));
+        for text in ["", "x", "-1", "0", "NaN", "inf", "1m", "1e9"] {
+            assert!(minutes(text).is_err(), "{text}");
         }
     }
 

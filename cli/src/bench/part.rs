@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Builder;
 
 use crate::bench::yardstick::{feed, relay};
-use crate::bench::{idle, ipc, paced, ping, publisher, subscriber, yardstick};
+use crate::bench::{idle, ipc, paced, ping, publisher, soak, subscriber, yardstick};
 use crate::bus::connect;
 use crate::failure::Failure;
 
@@ -27,6 +27,8 @@ pub(crate) enum Part {
     PacedSubscriber { pattern: String },
     /// Connects so often, and does nothing.
     Idle { instances: u32 },
+    /// Comes and goes as many clients, in every way.
+    Soak { prefix: String, seed: u64 },
     /// The yardstick's: reads and writes between pipes.
     Relay(relay::Plan),
     /// The yardstick's publisher.
@@ -65,6 +67,7 @@ pub(crate) fn run(bus: &Address, part: &Part) -> Result<(), Failure> {
         }
         Part::PacedSubscriber { pattern } => on_bus(bus, async |client| paced::subscriber(client, pattern).await),
         Part::Idle { instances } => alone(idle::play(bus, *instances)),
+        Part::Soak { prefix, seed } => alone(soak::life::play(bus, prefix, *seed)),
         Part::Relay(plan) => relay::run(plan),
         Part::Writer(plan) => feed::run(plan),
         Part::Reader(plan) => yardstick::reader::run(plan),

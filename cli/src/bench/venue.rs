@@ -49,6 +49,11 @@ impl Venue {
         self.broker
     }
 
+    /// What the topics of this run begin with.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     pub(super) fn start(&self, stage: &Stage, name: &'static str, part: &Part) -> Result<Actor, Failure> {
         Actor::start(stage, &self.bus, name, part)
     }

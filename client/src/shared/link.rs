@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use pipebus_proto::control::{Control, Regarding, Role, Welcome};
+use pipebus_proto::control::{Control, Purpose, Regarding, Role, Welcome};
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 
 use super::{Phase, Question, Shared, Wanted};
@@ -176,6 +176,17 @@ impl Shared {
             if let Some(waiter) = wanted.waiter {
                 let _ = waiter.send(Err(error));
             }
+        }
+    }
+
+    /// The broker passes nothing on any more that is sent to a topic. Whoever sends there next asks anew, and hears why
+    /// not; what is on its way may be lost, which the next flush tells.
+    pub(crate) fn handle_revoked(&self, topic: TopicId, purpose: Purpose, text: &str) {
+        let mut state = self.lock();
+        let slot = state.slots.values().find(|slot| slot.revoke(purpose, topic));
+        let Some(name) = slot.map(|slot| slot.topic.clone()) else { return };
+        if purpose == Purpose::Publish && state.outgoing.unconfirmed() > 0 {
+            state.revoked = Some(Error::Forbidden(format!("messages to {name} may not have been passed on: {text}")));
         }
     }
 

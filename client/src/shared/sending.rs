@@ -36,6 +36,15 @@ impl Slot {
         self.ids[purpose as usize].store(id.0, Ordering::Relaxed);
     }
 
+    /// The broker takes nothing more by this id: it has to be asked anew. `false` if it is another's.
+    pub(super) fn revoke(&self, purpose: Purpose, id: TopicId) -> bool {
+        let is_own = self.id(purpose) == Some(id);
+        if is_own {
+            self.ids[purpose as usize].store(0, Ordering::Relaxed);
+        }
+        is_own
+    }
+
     /// Ids are the connection's.
     pub(super) fn forget(&self) {
         self.ids.iter().for_each(|id| id.store(0, Ordering::Relaxed));

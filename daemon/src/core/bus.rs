@@ -1,27 +1,37 @@
 //! Bus: instances, declared topics, subscriptions and requests. Control frames in, effects out.
 //!
 //! Not the messages themselves: they follow [`Bus::routes`] without passing here. Only requests and replies do, since
-//! each goes to one instance.
+//! each goes to one instance. [`topics`] is what is declared, [`subscriptions`] who gets it, [`revision`] what changes
+//! when the policy does.
+
+mod revision;
+mod subscriptions;
+mod topics;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use pipebus_proto::control::{Control, Failure, Identity, Overflow, Purpose, Reason, Regarding, Role};
-use pipebus_proto::frame::{Call, PROTOCOL_VERSION};
+use pipebus_proto::frame::Call;
 use pipebus_proto::pattern::Pattern;
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
-use pipebus_proto::wire::encode_control;
 
-use crate::core::limits::Limits;
-use crate::core::policy::{Peer, Policy};
+use crate::core::account::Account;
+use crate::core::ingress::{Server, Standing};
+use crate::core::limits::{Limit, Limits};
+use crate::core::policy::{Action, Decision, Group, Peer, Policy, Subject};
+use crate::core::refused::Refused;
 use crate::core::requests::Requests;
-use crate::core::routes::{Route, Routes, Target};
+use crate::core::routes::Routes;
+use crate::core::users::{Reached, Users};
 
 /// The state of a bus. `T` is where an instance's frames go: the shell says so, and the core only hands it back.
 #[derive(Debug)]
 pub struct Bus<T> {
     limits: Limits,
-    policy: Policy,
+    policy: Arc<Policy>,
+    users: Users,
     /// In boxes: a map whose keys only grow leaves most of its nodes half empty.
     instances: BTreeMap<InstanceId, Box<Instance<T>>>,
     topics: BTreeMap<TopicId, Declared>,
@@ -60,10 +70,26 @@ pub struct Subscription {
     pub overflow: Overflow,
 }
 
+/// What an instance sends to a topic.
 #[derive(Clone, Copy, Debug, Default)]
 struct Purposes {
-    publish: bool,
-    request: bool,
+    publish: Option<Standing>,
+    request: Option<Standing>,
+}
+
+impl Purposes {
+    fn only(purpose: Purpose) -> Purposes {
+        let mut only = Purposes::default();
+        *only.of(purpose) = Some(Standing::Declared);
+        only
+    }
+
+    fn of(&mut self, purpose: Purpose) -> &mut Option<Standing> {
+        match purpose {
+            Purpose::Publish => &mut self.publish,
+            Purpose::Request => &mut self.request,
+        }
+    }
 }
 
 /// A topic that somebody has declared.
@@ -95,57 +121,45 @@ pub enum Effect<T> {
     TopicGone(TopicId),
     /// Tell all instances to forget the sender.
     SenderGone(InstanceId),
+    /// The instance may not be here any more: tell it why, and end it.
+    Expel {
+        /// Where it is.
+        to: T,
+        /// Why.
+        refused: Refused,
+    },
+    /// Log a decision of the policy, since its rule says so.
+    Audit(Entry),
 }
 
-/// Who is to answer a request.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Server<T> {
-    /// The broker itself.
-    Broker(Topic),
-    /// This instance.
-    Instance(InstanceId, T),
-}
-
-/// No, and why.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub struct Refused {
-    /// For programs.
-    pub reason: Reason,
-    /// For people.
-    pub text: String,
-}
-
-impl Refused {
-    /// No, for this reason.
-    pub fn new(reason: Reason, text: impl Into<String>) -> Refused {
-        Refused { reason, text: text.into() }
-    }
-
-    /// No, since client and broker speak different versions.
-    pub fn wrong_version(version: u16) -> Refused {
-        let text = format!(
-            "the client speaks version {version} of the protocol, the broker version {PROTOCOL_VERSION}; update the older"
-        );
-        Refused::new(Reason::Version, text)
-    }
-
-    /// The frame that says so.
-    pub fn about(self, regarding: Regarding) -> Control {
-        Control::Refused { regarding, reason: self.reason, text: self.text }
-    }
+/// A decision of the policy, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Who wanted to do something.
+    pub peer: Peer,
+    /// As which instance, unless it was to become one.
+    pub instance: Option<InstanceId>,
+    /// What.
+    pub action: Action,
+    /// On which topics: a topic or a pattern.
+    pub topic: Option<String>,
+    /// Which rule decided.
+    pub rule: String,
+    /// Whether it may.
+    pub allowed: bool,
 }
 
 impl<T: Clone> Bus<T> {
     /// A bus without instances, whose broker answers on `own` topics.
     pub fn new(limits: Limits, policy: Policy, own: &[Topic]) -> Bus<T> {
         let mut bus = Bus {
+            users: Users::new(&limits),
+            routes: Routes::new(limits.message_bytes_max),
             limits,
-            policy,
+            policy: Arc::new(policy),
             instances: BTreeMap::new(),
             topics: BTreeMap::new(),
             topic_ids: HashMap::new(),
-            routes: Routes::default(),
             requests: Requests::default(),
             last_instance: InstanceId::BROKER.0,
             last_topic: 0,
@@ -158,37 +172,106 @@ impl<T: Clone> Bus<T> {
         bus
     }
 
-    /// Lets a client in.
+    /// Lets a client in: `make` says where its frames go, under these limits and in its user's account.
     ///
     /// # Errors
-    /// The bus or the user has as many instances as it may have.
-    pub fn connect(&mut self, peer: Peer, name: String, to: T, now: Instant) -> Result<InstanceId, Refused> {
-        let limits = &self.limits;
-        if self.instances.len() >= limits.instances_max {
-            let count = self.instances.len();
-            let text = format!(
-                "the bus has {count} instances, as many as it may have; end some, or raise limits.instances_max"
-            );
-            return Err(Refused::new(Reason::BrokerFull, text));
-        }
-        let of_user = self.instances.values().filter(|other| other.peer.identity == peer.identity).count();
-        if of_user >= limits.instances_per_user_max {
-            let text = format!(
-                "your user has {of_user} instances on this bus, as many as it may have; end some, or raise \
-                 limits.instances_per_user_max"
-            );
-            return Err(Refused::new(Reason::UserFull, text));
-        }
+    /// The policy says no, or the bus or the user has as many instances as it may have.
+    pub fn connect(
+        &mut self,
+        peer: Peer,
+        groups: &[Group],
+        name: String,
+        make: impl FnOnce(&Limits, &Arc<Account>) -> T,
+        now: Instant,
+    ) -> Result<InstanceId, Refused> {
+        self.judge(None, &peer, groups, Action::Connect, None)?;
+        let administrator = self.is_administrator(Subject { identity: &peer.identity, groups });
+        self.check_room(&peer.identity, administrator)?;
         let Some(id) = self.last_instance.checked_add(1) else {
             return Err(Refused::new(Reason::Exhausted, "the broker has used all client ids; restart it"));
         };
         self.last_instance = id;
         let id = InstanceId(id);
-        let name = name.into();
-        let instance =
-            Instance { peer, name, since: now, to, subscriptions: BTreeMap::new(), declared: BTreeMap::new() };
-        self.instances.insert(id, Box::new(instance));
+        let user = self.users.arrive(&peer.identity, &self.limits, now);
+        if user.instances == 0 {
+            user.groups = groups.into();
+        }
+        user.instances += 1;
+        let to = make(&self.limits, &user.account);
+        let (name, subscriptions, declared) = (name.into(), BTreeMap::new(), BTreeMap::new());
+        let identity = peer.identity.clone();
+        self.instances.insert(id, Box::new(Instance { peer, name, since: now, to, subscriptions, declared }));
+        self.set_groups(&identity, groups);
         Ok(id)
+    }
+
+    /// Whether there is room for one instance more.
+    fn check_room(&self, identity: &Identity, administrator: bool) -> Result<(), Refused> {
+        let limits = &self.limits;
+        let reserved = if administrator { 0 } else { limits.instances_reserved };
+        let count = self.instances.len();
+        if count >= limits.instances_max.saturating_sub(reserved) {
+            let kept = if reserved > 0 {
+                format!(", but for {reserved} that are kept for administrators")
+            } else {
+                String::new()
+            };
+            let text = format!(
+                "the bus has {count} instances, as many as it may have{kept}; end some, or raise limits.instances_max"
+            );
+            self.users.total().count(Limit::Instances);
+            return Err(Refused::new(Reason::BrokerFull, text));
+        }
+        let Some(user) = self.users.get(identity) else { return Ok(()) };
+        if user.instances >= limits.instances_per_user_max {
+            let text = format!(
+                "your user has {} instances on this bus, as many as it may have; end some, or raise \
+                 limits.instances_per_user_max",
+                user.instances
+            );
+            user.account.count(Limit::InstancesPerUser);
+            return Err(Refused::new(Reason::UserFull, text));
+        }
+        Ok(())
+    }
+
+    /// Who may look at the bus's instances may also use those that are reserved for administrators.
+    fn is_administrator(&self, subject: Subject<'_>) -> bool {
+        let topic = Topic::new(pipebus_proto::admin::INSTANCES).ok();
+        self.policy.decide(subject, Action::Admin, topic.as_ref()).allowed
+    }
+
+    /// What the policy says, which is logged if it is to be.
+    ///
+    /// # Errors
+    /// It says no.
+    fn judge(
+        &mut self,
+        instance: Option<InstanceId>,
+        peer: &Peer,
+        groups: &[Group],
+        action: Action,
+        topic: Option<&Topic>,
+    ) -> Result<(), Refused> {
+        let policy = self.policy.clone();
+        let decision = policy.decide(Subject { identity: &peer.identity, groups }, action, topic);
+        self.audit(instance, peer, action, topic.map(Topic::as_str), &decision);
+        if decision.allowed { Ok(()) } else { Err(forbidden(&decision, peer, action, topic.map(Topic::as_str))) }
+    }
+
+    fn audit(
+        &mut self,
+        instance: Option<InstanceId>,
+        peer: &Peer,
+        action: Action,
+        topic: Option<&str>,
+        decision: &Decision<'_>,
+    ) {
+        if decision.is_audited() {
+            let (peer, topic) = (peer.clone(), topic.map(str::to_owned));
+            let (rule, allowed) = (decision.to_string(), decision.allowed);
+            self.effects.push_back(Effect::Audit(Entry { peer, instance, action, topic, rule, allowed }));
+        }
     }
 
     /// Obeys or refuses what a client says in a control frame.
@@ -229,6 +312,12 @@ impl<T: Clone> Bus<T> {
     /// Forgets an instance and all that was its.
     pub fn handle_gone(&mut self, instance: InstanceId) {
         let Some(gone) = self.instances.remove(&instance) else { return };
+        if let Some(user) = self.users.get_mut(&gone.peer.identity) {
+            user.instances -= 1;
+            user.subscriptions -= gone.subscriptions.len();
+            user.topics -= gone.declared.len();
+        }
+        self.users.subscriptions -= gone.subscriptions.len();
         // Before its topics go: a message that it had not finished ends with it, rather than with them.
         self.effects.push_back(Effect::SenderGone(instance));
         if !gone.subscriptions.is_empty() {
@@ -250,7 +339,10 @@ impl<T: Clone> Bus<T> {
     /// # Errors
     /// Why nobody will; the requester is told, besides.
     pub fn handle_request(&mut self, topic: TopicId, call: Call) -> Result<Server<T>, Failure> {
-        let outcome = self.choose_server(topic, call);
+        let outcome = match self.standing(call.requester, topic, Purpose::Request) {
+            Standing::Revoked => Err(Failure::Forbidden),
+            _ => self.choose_server(topic, call),
+        };
         if let Err(failure) = outcome {
             self.fail(call, failure);
         }
@@ -276,13 +368,14 @@ impl<T: Clone> Bus<T> {
         }
     }
 
-    /// Whether `from` has declared `topic` for `purpose`.
-    pub fn may_send(&self, from: InstanceId, topic: TopicId, purpose: Purpose) -> bool {
-        let declared = self.instances.get(&from).and_then(|instance| instance.declared.get(&topic));
-        declared.is_some_and(|purposes| match purpose {
+    /// What `from` has said of `topic`.
+    pub fn standing(&self, from: InstanceId, topic: TopicId, purpose: Purpose) -> Standing {
+        let purposes = self.instances.get(&from).and_then(|instance| instance.declared.get(&topic));
+        let standing = purposes.and_then(|purposes| match purpose {
             Purpose::Publish => purposes.publish,
             Purpose::Request => purposes.request,
-        })
+        });
+        standing.unwrap_or(Standing::Undeclared)
     }
 
     /// What to do next, until `None`.
@@ -305,158 +398,34 @@ impl<T: Clone> Bus<T> {
         self.instances.get(&id).map(|instance| &**instance)
     }
 
+    /// The id of a declared topic.
+    pub fn topic(&self, name: &Topic) -> Option<TopicId> {
+        self.topic_ids.get(name).copied()
+    }
+
+    /// All users who are connected.
+    pub fn users(&self) -> &Users {
+        &self.users
+    }
+
+    /// The policy as it is now.
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// The limits as they are now.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Which limits were reached since the last call. To be called every second or so.
+    pub fn review(&mut self, now: Instant) -> Vec<Reached> {
+        self.users.review(now)
+    }
+
     /// All declared topics.
     pub fn topics(&self) -> impl ExactSizeIterator<Item = (TopicId, &Declared)> {
         self.topics.iter().map(|(id, topic)| (*id, topic))
-    }
-
-    fn declare(&mut self, from: InstanceId, name: &str, purpose: Purpose) -> Result<TopicId, Refused> {
-        let topic = Topic::new(name).map_err(|error| Refused::new(Reason::Name, error.to_string()))?;
-        let instance = self.instances.get(&from).ok_or_else(gone)?;
-        self.policy
-            .check_send(&instance.peer, purpose, &topic)
-            .map_err(|text| Refused::new(Reason::Forbidden, text))?;
-        if topic.is_reserved() && !self.topic_ids.contains_key(&topic) {
-            let text = format!("the broker has no topic {topic}; see the list in its documentation");
-            return Err(Refused::new(Reason::Unknown, text));
-        }
-        let known = self.topic_ids.get(&topic).is_some_and(|id| instance.declared.contains_key(id));
-        if !known && instance.declared.len() >= self.limits.topics_per_instance_max {
-            let count = instance.declared.len();
-            let text = format!("this client has declared {count} topics, as many as it may; retract some");
-            return Err(Refused::new(Reason::TooMany, text));
-        }
-        if self.last_topic == u32::MAX && !self.topic_ids.contains_key(&topic) {
-            return Err(Refused::new(Reason::Exhausted, "the broker has used all topic ids; restart it"));
-        }
-        let id = self.topic_id(&topic);
-        let instance = self.instances.get_mut(&from).ok_or_else(gone)?;
-        let purposes = instance.declared.entry(id).or_default();
-        if let Some(declared) = self.topics.get_mut(&id) {
-            let (flag, count) = match purpose {
-                Purpose::Publish => (&mut purposes.publish, &mut declared.publishers),
-                Purpose::Request => (&mut purposes.request, &mut declared.requesters),
-            };
-            *count += usize::from(!std::mem::replace(flag, true));
-        }
-        Ok(id)
-    }
-
-    /// The topic's id; a new one if nobody has declared it.
-    fn topic_id(&mut self, topic: &Topic) -> TopicId {
-        if let Some(id) = self.topic_ids.get(topic) {
-            return *id;
-        }
-        self.last_topic += 1;
-        let id = TopicId(self.last_topic);
-        self.topic_ids.insert(topic.clone(), id);
-        let declared = Declared { name: topic.clone(), publishers: 0, requesters: 0, servers: Vec::new() };
-        self.topics.insert(id, declared);
-        let introduction = encode_control(&Control::TopicInfo { topic: id, name: topic.to_string() });
-        self.routes.set(id, Some(Route { topic: topic.clone(), introduction, targets: Vec::new() }));
-        let subscribed: Vec<InstanceId> =
-            self.instances.iter().filter(|(_, i)| !i.subscriptions.is_empty()).map(|(id, _)| *id).collect();
-        for instance in subscribed {
-            self.reroute(id, instance);
-        }
-        self.effects.push_back(Effect::RoutesChanged);
-        id
-    }
-
-    fn retract(&mut self, from: InstanceId, topic: TopicId) {
-        let Some(instance) = self.instances.get_mut(&from) else { return };
-        if let Some(purposes) = instance.declared.remove(&topic) {
-            self.release(topic, purposes);
-        }
-    }
-
-    /// One less that sends to the topic; without any, the topic goes.
-    fn release(&mut self, topic: TopicId, purposes: Purposes) {
-        let Some(declared) = self.topics.get_mut(&topic) else { return };
-        declared.publishers -= usize::from(purposes.publish);
-        declared.requesters -= usize::from(purposes.request);
-        if declared.publishers + declared.requesters > 0 {
-            return;
-        }
-        if let Some(declared) = self.topics.remove(&topic) {
-            self.topic_ids.remove(&declared.name);
-        }
-        self.routes.set(topic, None);
-        self.effects.push_back(Effect::RoutesChanged);
-        self.effects.push_back(Effect::TopicGone(topic));
-    }
-
-    fn subscribe(
-        &mut self,
-        from: InstanceId,
-        number: u32,
-        pattern: &str,
-        role: Role,
-        overflow: Overflow,
-    ) -> Result<(), Refused> {
-        let pattern = Pattern::new(pattern).map_err(|error| Refused::new(Reason::Name, error.to_string()))?;
-        let max = self.limits.subscriptions_per_instance_max;
-        let instance = self.instances.get_mut(&from).ok_or_else(gone)?;
-        if instance.subscriptions.contains_key(&number) {
-            let text = format!("this client has a subscription {number} already");
-            return Err(Refused::new(Reason::Protocol, text));
-        }
-        if instance.subscriptions.len() >= max {
-            let text = format!("this client has {max} subscriptions, as many as it may have; end some");
-            return Err(Refused::new(Reason::TooMany, text));
-        }
-        if role == Role::Serve && pattern.as_str().starts_with('$') {
-            let text = format!("{pattern} is the broker's own; serve topics that do not start with $");
-            return Err(Refused::new(Reason::Forbidden, text));
-        }
-        instance.subscriptions.insert(number, Subscription { pattern: pattern.clone(), role, overflow });
-        self.reroute_matching(&pattern, from);
-        Ok(())
-    }
-
-    fn unsubscribe(&mut self, from: InstanceId, number: u32) -> Result<(), Refused> {
-        let instance = self.instances.get_mut(&from).ok_or_else(gone)?;
-        let Some(subscription) = instance.subscriptions.remove(&number) else {
-            return Err(Refused::new(Reason::Unknown, format!("this client has no subscription {number}")));
-        };
-        self.reroute_matching(&subscription.pattern, from);
-        Ok(())
-    }
-
-    fn reroute_matching(&mut self, pattern: &Pattern, instance: InstanceId) {
-        let matching: Vec<TopicId> =
-            self.topics.iter().filter(|(_, topic)| pattern.matches(&topic.name)).map(|(id, _)| *id).collect();
-        for topic in matching {
-            self.reroute(topic, instance);
-        }
-    }
-
-    /// Brings a topic's targets and servers up to date with what an instance wants now.
-    fn reroute(&mut self, topic: TopicId, instance: InstanceId) {
-        let Some(declared) = self.topics.get_mut(&topic) else { return };
-        let wants = self.instances.get(&instance).map(|i| (i.wants(&declared.name), i.to.clone()));
-        let (listens, serves, to) = match wants {
-            Some(((listens, serves), to)) => (listens, serves, Some(to)),
-            None => (None, false, None),
-        };
-        let served = declared.servers.contains(&instance);
-        if serves && !served {
-            declared.servers.push(instance);
-        } else if !serves && served {
-            declared.servers.retain(|server| *server != instance);
-        }
-        let Some(route) = self.routes.get(topic) else { return };
-        let target = route.targets.iter().find(|target| target.instance == instance);
-        if target.map(|target| target.overflow) == listens {
-            return;
-        }
-        let mut route = Route::clone(route);
-        route.targets.retain(|target| target.instance != instance);
-        if let (Some(overflow), Some(to)) = (listens, to) {
-            route.targets.push(Target { instance, overflow, to });
-        }
-        self.routes.set(topic, Some(route));
-        self.effects.push_back(Effect::RoutesChanged);
     }
 
     fn choose_server(&mut self, topic: TopicId, call: Call) -> Result<Server<T>, Failure> {
@@ -468,6 +437,7 @@ impl<T: Clone> Bus<T> {
             return Err(Failure::NoServer);
         }
         if self.requests.count(call.requester) >= self.limits.requests_per_instance_max {
+            self.count(call.requester, Limit::RequestsPerInstance);
             return Err(Failure::TooMany);
         }
         let server = declared.servers[0];
@@ -483,20 +453,18 @@ impl<T: Clone> Bus<T> {
         self.send(call.requester, Control::RequestFailed { correlation: call.correlation, failure });
     }
 
+    /// Counts that an instance has reached a limit.
+    pub fn count(&self, instance: InstanceId, limit: Limit) {
+        let user = self.instances.get(&instance).and_then(|instance| self.users.get(&instance.peer.identity));
+        if let Some(user) = user {
+            user.account.count(limit);
+        }
+    }
+
     fn send(&mut self, to: InstanceId, control: Control) {
         if let Some(instance) = self.instances.get(&to) {
             self.effects.push_back(Effect::Send { to: instance.to.clone(), control });
         }
-    }
-}
-
-impl<T> Instance<T> {
-    /// Whether it gets the topic's messages, with which overflow policy, and whether it serves its requests.
-    fn wants(&self, topic: &Topic) -> (Option<Overflow>, bool) {
-        let matching = self.subscriptions.values().filter(|subscription| subscription.pattern.matches(topic));
-        let (serving, listening): (Vec<_>, Vec<_>) = matching.partition(|s| s.role == Role::Serve);
-        // The policy that loses least, which is the order of the variants.
-        (listening.iter().map(|s| s.overflow).min(), !serving.is_empty())
     }
 }
 
@@ -506,6 +474,17 @@ pub fn describe(identity: &Identity) -> String {
         Identity::Unix { uid } => format!("uid {uid}"),
         Identity::Windows { sid } => format!("account {sid}"),
     }
+}
+
+fn forbidden(decision: &Decision<'_>, peer: &Peer, action: Action, topic: Option<&str>) -> Refused {
+    let who = describe(&peer.identity);
+    let what = topic.map(|topic| format!(" {topic}")).unwrap_or_default();
+    let action = action.word();
+    let text = match decision.rule {
+        Some(_) => format!("{decision} of the bus's policy denies {who} to {action}{what}"),
+        None => format!("no rule of the bus's policy lets {who} {action}{what}"),
+    };
+    Refused::new(Reason::Forbidden, format!("{text}; who owns the bus can change policy.rules"))
 }
 
 /// Only a frame that raced with the end of its instance can meet this.

@@ -3,10 +3,14 @@
 //! It does no I/O, has no clock, no runtime and no log; the shell around it (`broker`, `outbox`, `instance`) moves the
 //! bytes. Start reading at [`queue`].
 
+pub mod account;
 pub mod bus;
+pub mod ingress;
 pub mod limits;
 pub mod policy;
 pub mod queue;
+pub mod refused;
 pub mod requests;
 pub mod routes;
 mod stall;
+pub mod users;

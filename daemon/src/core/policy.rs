@@ -1,6 +1,10 @@
-//! Policy: who may do what, beyond the file permissions that decide who connects.
+//! Policy: who may do what. Ordered rules, the first that speaks of somebody, an action and a topic decides; what no
+//! rule speaks of is denied. As a DACL of Windows, but for the order, which is the administrator's own.
 
-use pipebus_proto::control::{Identity, Purpose};
+use std::fmt;
+
+use pipebus_proto::control::Identity;
+use pipebus_proto::pattern::Pattern;
 use pipebus_proto::topic::Topic;
 
 /// Who somebody is, as the operating system says.
@@ -12,32 +16,273 @@ pub struct Peer {
     pub pid: Option<u32>,
 }
 
-/// Who may do what on a bus.
-#[derive(Clone, Debug)]
+/// A group of users, as the operating system knows it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Group {
+    /// A group of a Unix system.
+    Unix {
+        /// Its number.
+        gid: u32,
+    },
+    /// A group of a Windows system.
+    Windows {
+        /// Its security identifier, as text.
+        sid: String,
+    },
+}
+
+/// What somebody wants to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Be let in. Of no topic.
+    Connect,
+    /// Send messages to a topic.
+    Publish,
+    /// Get a topic's messages.
+    Subscribe,
+    /// Ask on a topic.
+    Request,
+    /// Answer what is asked on a topic.
+    Serve,
+    /// Watch the messages of others on a topic.
+    Monitor,
+    /// Ask the broker, or hear from it, on one of its own topics, those that start with `$`.
+    Admin,
+}
+
+impl Action {
+    /// All of them.
+    pub const ALL: [Action; 7] = [
+        Action::Connect,
+        Action::Publish,
+        Action::Subscribe,
+        Action::Request,
+        Action::Serve,
+        Action::Monitor,
+        Action::Admin,
+    ];
+
+    /// Its word, in configurations and messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Action::Connect => "connect",
+            Action::Publish => "publish",
+            Action::Subscribe => "subscribe",
+            Action::Request => "request",
+            Action::Serve => "serve",
+            Action::Monitor => "monitor",
+            Action::Admin => "admin",
+        }
+    }
+}
+
+/// Whom a rule speaks of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Everybody.
+    Any,
+    /// One user.
+    User(Identity),
+    /// All members of a group.
+    Group(Group),
+}
+
+/// When a rule's decisions are logged, as a SACL of Windows says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Audit {
+    /// Never.
+    #[default]
+    None,
+    /// Whenever it allows.
+    Success,
+    /// Whenever it denies.
+    Failure,
+    /// Always.
+    All,
+}
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// What it is called, for people.
+    pub name: String,
+    /// Whom it speaks of: any of these.
+    pub who: Vec<Who>,
+    /// Whether it allows, or denies.
+    pub allows: bool,
+    /// What it speaks of.
+    pub actions: Vec<Action>,
+    /// On which topics: any that one of these matches; empty, it does not matter which.
+    pub topics: Vec<Pattern>,
+    /// When it is logged.
+    pub audit: Audit,
+}
+
+/// Who may do what on a bus: rules, the first that fits decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Who owns the bus: the user that the broker runs as.
-    pub owner: Identity,
+    /// In their order.
+    pub rules: Vec<Rule>,
+}
+
+/// Who wants to do something.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The user.
+    pub identity: &'a Identity,
+    /// The groups that it is a member of.
+    pub groups: &'a [Group],
+}
+
+/// What the policy says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision<'a> {
+    /// Whether it may be done.
+    pub allowed: bool,
+    /// The rule that says so, and its place, counted from 1; `None` if no rule speaks of it.
+    pub rule: Option<(usize, &'a Rule)>,
 }
 
 impl Policy {
-    /// Whether `peer` may send to `topic`.
-    ///
-    /// The broker's own topics take requests only, from the bus's owner and from root.
-    ///
-    /// # Errors
-    /// Why not, for people.
-    pub fn check_send(&self, peer: &Peer, purpose: Purpose, topic: &Topic) -> Result<(), String> {
-        if !topic.is_reserved() {
-            return Ok(());
+    /// One that lets these do everything, and nobody else anything.
+    pub fn allowing(who: Vec<Who>) -> Policy {
+        let (name, actions) = (String::new(), Action::ALL.to_vec());
+        Policy { rules: vec![Rule { name, who, allows: true, actions, topics: Vec::new(), audit: Audit::None }] }
+    }
+
+    /// Decides whether `subject` may do something; `topic` is `None` for [`Action::Connect`] alone.
+    pub fn decide(&self, subject: Subject<'_>, action: Action, topic: Option<&Topic>) -> Decision<'_> {
+        let mut rules = (1..).zip(&self.rules);
+        let rule = rules.find(|(_, rule)| rule.speaks_of(subject, action) && rule.covers(topic));
+        Decision { allowed: rule.is_some_and(|(_, rule)| rule.allows), rule }
+    }
+
+    /// Decides whether `subject` may do it on any topic at all of those that `pattern` means. It may seem so where it is
+    /// not, if what a rule allows is denied by those before it piece by piece.
+    pub fn decide_pattern(&self, subject: Subject<'_>, action: Action, pattern: &Pattern) -> Decision<'_> {
+        let mut denied = None;
+        for (number, rule) in (1..).zip(&self.rules) {
+            if !rule.speaks_of(subject, action) || !rule.touches(pattern) {
+                continue;
+            }
+            if rule.allows {
+                return Decision { allowed: true, rule: Some((number, rule)) };
+            }
+            denied.get_or_insert((number, rule));
+            if rule.topics.is_empty() || rule.topics.iter().any(|own| own.covers(pattern)) {
+                break;
+            }
         }
-        if purpose == Purpose::Publish {
-            return Err(format!("{topic} is the broker's own; publish to a topic that does not start with $"));
+        Decision { allowed: false, rule: denied }
+    }
+
+    /// Whether it matters to any rule which groups somebody is a member of.
+    pub fn knows_groups(&self) -> bool {
+        self.rules.iter().flat_map(|rule| &rule.who).any(|who| matches!(who, Who::Group(_)))
+    }
+}
+
+impl Rule {
+    fn speaks_of(&self, subject: Subject<'_>, action: Action) -> bool {
+        self.actions.contains(&action)
+            && self.who.iter().any(|who| match who {
+                Who::Any => true,
+                Who::User(identity) => identity == subject.identity,
+                Who::Group(group) => subject.groups.contains(group),
+            })
+    }
+
+    fn covers(&self, topic: Option<&Topic>) -> bool {
+        self.topics.is_empty() || topic.is_none_or(|topic| self.topics.iter().any(|pattern| pattern.matches(topic)))
+    }
+
+    fn touches(&self, pattern: &Pattern) -> bool {
+        self.topics.is_empty() || self.topics.iter().any(|own| own.overlaps(pattern))
+    }
+}
+
+impl Decision<'_> {
+    /// Whether it is to be logged.
+    pub fn is_audited(&self) -> bool {
+        match self.rule.map_or(Audit::None, |(_, rule)| rule.audit) {
+            Audit::None => false,
+            Audit::Success => self.allowed,
+            Audit::Failure => !self.allowed,
+            Audit::All => true,
         }
-        let administrator = peer.identity == self.owner || peer.identity == (Identity::Unix { uid: 0 });
-        if administrator {
-            Ok(())
-        } else {
-            Err(format!("{topic} answers only the bus's owner and root; ask as one of them"))
+    }
+}
+
+impl fmt::Display for Decision<'_> {
+    /// Which rule, in words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.rule {
+            Some((number, rule)) if rule.name.is_empty() => write!(f, "rule {number}"),
+            Some((number, rule)) => write!(f, "rule {number} ({})", rule.name),
+            None => write!(f, "no rule"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANN: Identity = Identity::Unix { uid: 1000 };
+    const BOB: Identity = Identity::Unix { uid: 1001 };
+
+    fn rule(allows: bool, who: Who, actions: &[Action], topics: &[&str]) -> Rule {
+        let topics = topics.iter().map(|text| Pattern::new(text).unwrap()).collect();
+        Rule { name: String::new(), who: vec![who], allows, actions: actions.to_vec(), topics, audit: Audit::None }
+    }
+
+    fn policy() -> Policy {
+        use Action::{Connect, Publish, Subscribe};
+        let sensors = Who::Group(Group::Unix { gid: 20 });
+        Policy {
+            rules: vec![
+                rule(false, Who::Any, &[Publish, Subscribe], &["sensors/secret/**"]),
+                rule(true, sensors, &[Publish], &["sensors/**"]),
+                rule(true, Who::User(ANN), &[Connect, Subscribe], &[]),
+            ],
+        }
+    }
+
+    fn decide(who: &Identity, gids: &[u32], action: Action, topic: &str) -> (bool, Option<usize>) {
+        let policy = policy();
+        let groups: Vec<Group> = gids.iter().map(|gid| Group::Unix { gid: *gid }).collect();
+        let topic = Topic::new(topic).ok();
+        let decision = policy.decide(Subject { identity: who, groups: &groups }, action, topic.as_ref());
+        (decision.allowed, decision.rule.map(|(number, _)| number))
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_decides() {
+        assert_eq!(decide(&ANN, &[20], Action::Publish, "sensors/secret/a"), (false, Some(1)));
+        assert_eq!(decide(&ANN, &[20], Action::Publish, "sensors/a"), (true, Some(2)));
+        assert_eq!(decide(&ANN, &[], Action::Subscribe, "a"), (true, Some(3)));
+    }
+
+    #[test]
+    fn what_no_rule_speaks_of_is_denied() {
+        assert_eq!(decide(&ANN, &[], Action::Publish, "sensors/a"), (false, None));
+        assert_eq!(decide(&BOB, &[], Action::Connect, ""), (false, None));
+        assert_eq!(decide(&ANN, &[], Action::Admin, "$bus/status"), (false, None));
+    }
+
+    #[test]
+    fn a_pattern_of_which_nothing_is_allowed_is_found() {
+        let policy = policy();
+        let may = |who, action, pattern: &str| {
+            let subject = Subject { identity: who, groups: &[Group::Unix { gid: 20 }] };
+            policy.decide_pattern(subject, action, &Pattern::new(pattern).unwrap()).allowed
+        };
+        assert!(may(&ANN, Action::Subscribe, "**"));
+        assert!(may(&BOB, Action::Publish, "*/a"));
+        assert!(!may(&BOB, Action::Publish, "a/**"));
+        assert!(!may(&ANN, Action::Subscribe, "sensors/secret/**"));
+        assert!(!may(&ANN, Action::Subscribe, "sensors/secret/a/*"));
+        assert!(may(&ANN, Action::Subscribe, "sensors/**"));
+        assert!(!may(&BOB, Action::Subscribe, "**"));
     }
 }

@@ -6,6 +6,7 @@
 mod direct;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,10 +16,15 @@ use pipebus_proto::splitter::Span;
 use pipebus_proto::topic::{InstanceId, TopicId};
 use pipebus_proto::wire::encode_control;
 
+use crate::core::account::Account;
+use crate::core::limits::Limit;
 use crate::core::stall::StallClock;
 
 /// Bytes of control frames that may wait, beside the messages: answers to what the client asked.
 pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
+
+/// Of them, those for which there is room whatever else the client's user has.
+const ANSWER_BYTES_KEPT: usize = 16 * 1024;
 
 /// A span that is smaller than this is copied when it has to wait, rather than keeping in memory all that was read
 /// together with it: so what a queue holds in memory is a few times its bound at most.
@@ -40,6 +46,11 @@ pub struct Queue {
     control_bytes: usize,
     /// Bytes taken by the writer and not yet written.
     in_flight: usize,
+    /// What was pushed last was handed back.
+    refusing: bool,
+    /// What all queues of the user hold, and how much of that is this one's.
+    account: Arc<Account>,
+    charged: usize,
     /// Topics and senders that the client has been told the names of.
     topics_told: BTreeSet<TopicId>,
     senders_told: BTreeSet<InstanceId>,
@@ -112,7 +123,8 @@ pub struct Introductions<'a> {
 
 impl Queue {
     /// An empty queue for at most `bytes_max` bytes. An empty queue takes a whole frame whatever its bound.
-    pub fn new(bytes_max: usize, stall_timeout: Duration, now: Instant) -> Queue {
+    /// It takes no more than its user's account has room for, either.
+    pub fn new(bytes_max: usize, account: Arc<Account>, stall_timeout: Duration, now: Instant) -> Queue {
         Queue {
             entries: VecDeque::new(),
             bytes: 0,
@@ -120,6 +132,9 @@ impl Queue {
             bytes_max,
             control_bytes: 0,
             in_flight: 0,
+            refusing: false,
+            account,
+            charged: 0,
             topics_told: BTreeSet::new(),
             senders_told: BTreeSet::new(),
             unfinished: BTreeMap::new(),
@@ -130,7 +145,23 @@ impl Queue {
 
     /// Takes a span, or as much of it as its overflow policy lets it.
     pub fn push(&mut self, span: Span, overflow: Overflow, names: Introductions<'_>, now: Instant) -> Pushed {
-        self.stall.run(self.is_idle(), now);
+        self.stall.run(self.is_idle() && !self.refusing, now);
+        let pushed = self.push_span(span, overflow, names, now);
+        self.refusing = matches!(pushed, Pushed::Full(_));
+        if pushed != Pushed::Queued {
+            let is_scarce = self.limit() < self.bytes_max;
+            match pushed {
+                _ if is_scarce => self.account.count(self.account.scarce()),
+                Pushed::Dropped { .. } | Pushed::Disconnect => self.account.count(Limit::QueueBytes),
+                // The client is slow, and its publishers wait: that is what they have chosen.
+                Pushed::Full(_) | Pushed::Queued => {}
+            }
+        }
+        self.settle();
+        pushed
+    }
+
+    fn push_span(&mut self, span: Span, overflow: Overflow, names: Introductions<'_>, now: Instant) -> Pushed {
         if !span.part.begins() {
             return self.push_fragment(span, overflow, now);
         }
@@ -154,13 +185,16 @@ impl Queue {
     /// Takes a control frame for the client.
     ///
     /// # Errors
-    /// [`ANSWER_BYTES_MAX`] bytes of them wait already: the client asks and never reads.
+    /// [`ANSWER_BYTES_MAX`] bytes of them wait already, or its user's account has no room: the client asks and never
+    /// reads.
     pub fn push_control(&mut self, frame: Bytes) -> Result<(), ControlFull> {
-        if self.control_bytes + frame.len() > ANSWER_BYTES_MAX {
+        let bytes = self.control_bytes + frame.len();
+        if bytes > ANSWER_BYTES_MAX || (bytes > ANSWER_BYTES_KEPT && self.account.room() < frame.len()) {
             return Err(ControlFull);
         }
-        self.control_bytes += frame.len();
+        self.control_bytes = bytes;
         self.entries.push_back(Entry::Control(frame));
+        self.settle();
         Ok(())
     }
 
@@ -199,6 +233,7 @@ impl Queue {
             batch.push(bytes);
         }
         self.in_flight += taken;
+        self.settle();
         messages
     }
 
@@ -221,7 +256,9 @@ impl Queue {
     /// The client's pipe has taken so many bytes of what was taken from the queue.
     pub fn written(&mut self, bytes: usize, now: Instant) {
         self.in_flight -= bytes.min(self.in_flight);
+        self.refusing = false;
         self.stall.progress(self.is_idle(), now);
+        self.settle();
     }
 
     /// The topic will not be seen again: tells the client, if it was told of the topic; returns whether it was.
@@ -238,6 +275,7 @@ impl Queue {
         if told {
             self.push_note(encode_control(&Control::TopicGone { topic }));
         }
+        self.settle();
         told
     }
 
@@ -248,6 +286,7 @@ impl Queue {
         if told {
             self.push_note(encode_control(&Control::SenderGone { sender }));
         }
+        self.settle();
         told
     }
 
@@ -274,6 +313,7 @@ impl Queue {
         self.entries.extend(begun);
         self.droppable_bytes = 0;
         self.control_bytes = 0;
+        self.settle();
     }
 
     /// Whether nothing waits to be taken.
@@ -307,24 +347,45 @@ impl Queue {
         self.bytes + self.in_flight == 0
     }
 
+    /// The bound as it is now: its own, or what it has and what its user may have more.
+    fn limit(&self) -> usize {
+        // What has changed since the account was told counts as if it had been.
+        let may_hold = (self.account.room() + self.charged).saturating_sub(self.control_bytes);
+        self.bytes_max.min(may_hold)
+    }
+
     fn room(&self) -> usize {
-        self.bytes_max.saturating_sub(self.bytes + self.in_flight)
+        self.limit().saturating_sub(self.bytes + self.in_flight)
+    }
+
+    /// Whether it takes a frame of any size: otherwise one that is larger than its bound would wait for ever.
+    fn takes_any(&self) -> bool {
+        self.is_idle() && self.limit() > 0
     }
 
     fn fits(&self, span: &Span) -> bool {
-        span.bytes.len() <= self.room() || self.is_idle()
+        span.bytes.len() <= self.room() || self.takes_any()
+    }
+
+    /// Tells the account what is held now.
+    fn settle(&mut self) {
+        let held = self.queued_bytes();
+        if held != self.charged {
+            self.account.charge_queued(self.charged, held);
+            self.charged = held;
+        }
     }
 
     /// Whether a frame could fit if all were dropped that may be. If not, there is no sense in dropping any.
     fn can_make_room(&self, frame_bytes: usize) -> bool {
-        let stays = self.bytes - self.droppable_bytes + self.in_flight;
-        stays == 0 || stays + frame_bytes <= self.bytes_max
+        let (stays, limit) = (self.bytes - self.droppable_bytes + self.in_flight, self.limit());
+        (stays == 0 && limit > 0) || stays + frame_bytes <= limit
     }
 
     /// What of the span fits now, and the rest. An idle queue takes at least one frame, so nothing waits for ever.
     fn cut_to_room(&self, span: Span) -> (Option<Span>, Option<Span>) {
         match span.cut(self.room()) {
-            (None, Some(whole)) if self.is_idle() => whole.cut_after(1),
+            (None, Some(whole)) if self.takes_any() => whole.cut_after(1),
             parts => parts,
         }
     }
@@ -333,7 +394,7 @@ impl Queue {
     fn newest_to_room(&self, span: Span) -> (Option<Span>, u32) {
         let older = span.frames - 1;
         match span.clone().newest(self.room()) {
-            (None, _) if self.is_idle() => (span.cut_after(older).1, older),
+            (None, _) if self.takes_any() => (span.cut_after(older).1, older),
             parts => parts,
         }
     }
@@ -510,7 +571,7 @@ impl Queue {
     /// Drops the oldest messages that may be dropped, until there is room for `wanted` bytes, or for as many as there
     /// can be, or none are left.
     fn evict(&mut self, wanted: usize) {
-        let wanted = wanted.min(self.bytes_max);
+        let wanted = wanted.min(self.limit());
         let mut index = 0;
         while self.room() < wanted && index < self.entries.len() {
             let lacking = wanted - self.room();
@@ -571,6 +632,13 @@ impl Queue {
         let sum = removed.map(|entry| if let Entry::Gap { messages, .. } = entry { messages } else { 0 }).sum::<u64>();
         self.entries.insert(start, Entry::Gap { topic: TopicId(0), messages: sum + messages });
         start + 1
+    }
+}
+
+impl Drop for Queue {
+    /// What it held is held no more.
+    fn drop(&mut self) {
+        self.account.charge_queued(self.charged, 0);
     }
 }
 

@@ -18,6 +18,8 @@ const PAGE: u32 = 256;
 #[derive(Clone, Debug)]
 pub struct Routes<T> {
     pages: BTreeMap<u32, Arc<Page<T>>>,
+    message_bytes_max: u64,
+    version: u32,
 }
 
 type Page<T> = Vec<Option<Arc<Route<T>>>>;
@@ -44,13 +46,32 @@ pub struct Target<T> {
     pub to: T,
 }
 
-impl<T> Default for Routes<T> {
-    fn default() -> Self {
-        Routes { pages: BTreeMap::new() }
-    }
-}
-
 impl<T> Routes<T> {
+    /// None, for messages of at most so many bytes.
+    pub fn new(message_bytes_max: u64) -> Routes<T> {
+        Routes { pages: BTreeMap::new(), message_bytes_max, version: 0 }
+    }
+
+    /// The largest message, in bytes of metadata and payload.
+    pub fn message_bytes_max(&self) -> u64 {
+        self.message_bytes_max
+    }
+
+    /// Lets larger or only smaller messages pass from now on.
+    pub fn set_message_bytes_max(&mut self, bytes: u64) {
+        self.message_bytes_max = bytes;
+    }
+
+    /// Changes whenever what somebody may send is to be looked up anew.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Lets everybody look up anew what it may send.
+    pub fn revise(&mut self) {
+        self.version = self.version.wrapping_add(1);
+    }
+
     /// The way of a topic's messages, if the topic is declared.
     pub fn get(&self, topic: TopicId) -> Option<&Arc<Route<T>>> {
         self.pages.get(&(topic.0 / PAGE))?.get((topic.0 % PAGE) as usize)?.as_ref()
@@ -79,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_does_not_see_later_changes() {
-        let mut routes = Routes::default();
+        let mut routes = Routes::new(0);
         routes.set(TopicId(1), Some(route("a")));
         let snapshot = routes.clone();
         routes.set(TopicId(1), None);
@@ -90,7 +111,7 @@ mod tests {
 
     #[test]
     fn pages_of_topics_that_are_gone_are_freed() {
-        let mut routes = Routes::default();
+        let mut routes = Routes::new(0);
         routes.set(TopicId(1000), Some(route("a")));
         routes.set(TopicId(1000), None);
         assert!(routes.pages.is_empty());

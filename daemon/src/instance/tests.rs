@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Config;
-use crate::core::policy::Peer;
+use crate::core::policy::{Peer, Policy, Who};
 use crate::shutdown::Conductor;
 use bytes::BytesMut;
 use pipebus_proto::control::{Identity, Overflow, Purpose, Role};
@@ -26,7 +26,13 @@ struct Client {
 fn broker(queue_bytes: usize) -> Arc<Broker> {
     let mut config = Config::default();
     config.queue.bytes_max = queue_bytes;
-    Arc::new(Broker::new(config, Place::new("/nowhere"), Identity::Unix { uid: 1 }, &[]))
+    Arc::new(Broker::new(
+        config,
+        Policy::allowing(vec![Who::Any]),
+        Place::new("/nowhere"),
+        Identity::Unix { uid: 1 },
+        &[],
+    ))
 }
 
 /// Instances and topics.

@@ -4,8 +4,11 @@
 //! client makes its own two FIFOs, and their owner is the client's identity. The steps and their order are in
 //! `proto/PROTOCOL.md`, "Rendezvous".
 
+mod accounts;
 mod directory;
+mod leftovers;
 mod sweep;
+mod watch;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -28,12 +31,15 @@ use tokio::net::unix::pipe;
 use tokio::runtime::Handle;
 use tracing::{debug, info, warn};
 
+pub(crate) use self::accounts::{group_named, groups_of, user_named};
 use self::directory::{BusDirectory, failed};
 use self::sweep::Sweep;
+pub(crate) use self::watch::Closed;
+use self::watch::Watch;
 use super::{Access, Arrived, BindError};
 use crate::config::DoorSection;
-use crate::core::bus::Refused;
 use crate::core::policy::Peer;
+use crate::core::refused::Refused;
 use crate::episode::{self, Episode};
 
 /// How much is read from the door at once; as much as the kernel keeps in a FIFO by default.
@@ -165,6 +171,7 @@ pub(crate) struct Listener {
     /// Given up when file descriptors run out, so that one more client can be told so.
     spare: VecDeque<File>,
     sweep: Sweep,
+    watch: Watch,
     told: Told,
     /// The last to go: with it goes the lock.
     directory: BusDirectory,
@@ -194,6 +201,7 @@ impl Listener {
             knocks: VecDeque::new(),
             spare: VecDeque::new(),
             sweep,
+            watch: Watch::new(access.clone(), group.to_owned()),
             told: Told::default(),
             directory,
         };
@@ -205,7 +213,7 @@ impl Listener {
     ///
     /// # Cancel safety
     /// A client is taken only when returned; half a knock is kept.
-    pub(crate) async fn accept(&mut self, home: &Handle) -> io::Result<Arrived> {
+    pub(crate) async fn accept(&mut self, home: &Handle) -> Result<Arrived, Closed> {
         loop {
             let mut unfit = 0;
             while let Some(knock) = self.knocks.pop_front() {
@@ -222,8 +230,12 @@ impl Listener {
                 }
             }
             self.told.tell();
+            if let Some(door) = self.watch.look(&mut self.directory)? {
+                self.change_door(door)?;
+            }
             tokio::select! {
                 ready = self.door.readable() => ready?,
+                () = tokio::time::sleep_until(self.watch.next()) => continue,
                 () = tokio::time::sleep_until(self.sweep.due()) => {
                     self.sweep.take_turn();
                     episode::tell_rest();
@@ -273,6 +285,16 @@ impl Listener {
             self.knocks.retain(|knock| there.remove(&knock.id));
             self.told.unfit.add((found - self.knocks.len()) as u64);
         }
+    }
+
+    /// Clients knock elsewhere from now on; who has knocked where it was is let in all the same.
+    fn change_door(&mut self, door: OwnedFd) -> io::Result<()> {
+        let mut bytes = vec![0; DOOR_BYTES];
+        if let Ok(count) = rustix::io::read(&self.door, &mut bytes) {
+            self.find_knocks(&bytes[..count]);
+        }
+        self.door = pipe::Receiver::from_owned_fd(door)?;
+        Ok(())
     }
 
     /// Opens the FIFOs of who knocked, checks them, and takes their names away.

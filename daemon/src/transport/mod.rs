@@ -6,9 +6,12 @@
 #[cfg(unix)]
 mod fifo;
 #[cfg(unix)]
-pub use fifo::{Inherited, check_group, inherited_door, raise_open_files};
+pub(crate) use fifo::{
+    Closed, Listener, Reader, Writer, group_named, groups_of, own_identity, surroundings, try_read, try_write,
+    user_named,
+};
 #[cfg(unix)]
-pub(crate) use fifo::{Listener, Reader, Writer, own_identity, surroundings, try_read, try_write};
+pub use fifo::{Inherited, check_group, inherited_door, raise_open_files};
 
 use std::path::PathBuf;
 
@@ -64,6 +67,9 @@ pub enum BindError {
     /// There is no such group.
     #[error("there is no group {0:?} on this machine; create it, or change door.group")]
     NoGroup(String),
+    /// A rule of the policy names somebody who does not exist.
+    #[error("{0}")]
+    Policy(String),
     /// The operating system says no.
     #[error("cannot {doing} {}: {source}", path.display())]
     System {
@@ -74,4 +80,32 @@ pub enum BindError {
         /// What it said.
         source: std::io::Error,
     },
+}
+
+/// What has happened to the bus of a broker that ends because nobody new can reach it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Lost {
+    /// The directory is gone, or is another.
+    #[error(
+        "the bus's directory {} was removed, renamed or replaced while the broker ran, so that nobody new can connect; start the broker again",
+        path.display()
+    )]
+    Directory {
+        /// Where it was.
+        path: PathBuf,
+    },
+    /// What somebody else, such as systemd, made and holds is gone.
+    #[error(
+        "{} was removed or replaced while the broker ran, so that nobody new can connect, and it is not this broker's to make; under systemd, restart pipebusd.socket",
+        path.display()
+    )]
+    Supervised {
+        /// What.
+        path: PathBuf,
+    },
+    /// Something in the directory was removed, and can't be made anew: another broker has come, or something else is
+    /// in its place.
+    #[error("something in the bus's directory was removed or replaced while the broker ran: {0}")]
+    Removed(BindError),
 }

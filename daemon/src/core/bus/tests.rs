@@ -1,6 +1,7 @@
-use std::time::Duration;
+mod trust;
 
 use super::*;
+use crate::core::policy::Who;
 
 const OWNER: u32 = 100;
 const USER: u32 = 200;
@@ -20,10 +21,15 @@ impl World {
             topics_per_instance_max: 3,
             requests_per_instance_max: 2,
             message_bytes_max: 1 << 20,
-            queue_bytes_max: 1 << 20,
-            stall_timeout: Duration::from_secs(5),
+            ..Limits::none()
         };
-        let policy = Policy { owner: Identity::Unix { uid: OWNER } };
+        let mut policy = Policy::allowing([0, OWNER].map(|uid| Who::User(Identity::Unix { uid })).to_vec());
+        policy.rules.extend(Policy::allowing(vec![Who::Any]).rules);
+        policy.rules[1].actions.retain(|action| *action != Action::Admin);
+        World::on(limits, policy)
+    }
+
+    fn on(limits: Limits, policy: Policy) -> World {
         let mut bus = Bus::new(limits, policy, &[Topic::new("$bus/status").unwrap()]);
         while bus.poll_effect().is_some() {}
         World { bus, now: start() }
@@ -41,7 +47,7 @@ impl World {
     fn connect(&mut self, uid: u32) -> Result<u32, Reason> {
         let peer = Peer { identity: Identity::Unix { uid }, pid: None };
         let to = self.bus.last_instance + 1;
-        let id = self.bus.connect(peer, "a client".to_owned(), to, self.now);
+        let id = self.bus.connect(peer, &[], "a client".to_owned(), |_, _| to, self.now);
         id.map(|id| id.0).map_err(|refused| refused.reason)
     }
 
@@ -134,6 +140,11 @@ fn word(effect: Effect<u32>) -> String {
         Effect::RoutesChanged => return "routes".to_owned(),
         Effect::TopicGone(topic) => return format!("topic-gone#{}", topic.0),
         Effect::SenderGone(sender) => return format!("sender-gone#{sender}"),
+        Effect::Expel { to, refused } => return format!("{to}:expelled#{:?}", refused.reason),
+        Effect::Audit(entry) => {
+            let (allowed, action) = (if entry.allowed { "allowed" } else { "denied" }, entry.action.word());
+            return format!("audit#{allowed}#{action}#{}", entry.topic.unwrap_or_default());
+        }
         Effect::Send { to, control } => (to, control),
     };
     let text = match control {
@@ -143,6 +154,7 @@ fn word(effect: Effect<u32>) -> String {
         Control::Refused { reason, .. } => format!("{reason:?}"),
         Control::RequestFailed { correlation, failure } => format!("{failure:?}#{correlation}"),
         Control::Pong { token } => format!("pong#{token}"),
+        Control::Revoked { topic, purpose, .. } => format!("revoked#{}#{purpose:?}", topic.0),
         other => format!("{other:?}"),
     };
     format!("{to}:{text}")
@@ -174,7 +186,7 @@ fn who_has_not_declared_for_it_may_not_send() {
     let mut world = World::with_instances(2);
     world.declare(1, "a");
     let topic = TopicId(2);
-    let may = |world: &World, from, purpose| world.bus.may_send(InstanceId(from), topic, purpose);
+    let may = |world: &World, from, purpose| world.bus.standing(InstanceId(from), topic, purpose) == Standing::Declared;
     assert!(may(&world, 1, Purpose::Publish));
     assert!(!may(&world, 1, Purpose::Request));
     assert!(!may(&world, 2, Purpose::Publish));

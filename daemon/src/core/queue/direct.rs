@@ -35,6 +35,7 @@ impl Queue {
     /// Of the `bytes` that might be written at once so many have been. Where they end within a frame, `rest` is the
     /// rest of it, which comes before all else; whole frames that are left are pushed like any others.
     pub fn end_direct(&mut self, span: &Span, bytes: usize, written: usize, rest: Bytes, now: Instant) {
+        // The account has not been told: mostly all is written at once.
         self.in_flight -= bytes;
         if written == 0 {
             return;
@@ -52,6 +53,8 @@ impl Queue {
             self.bytes += rest.len();
             self.entries.push_front(Entry::Rest(rest));
         }
+        self.refusing = false;
         self.stall.progress(self.is_idle(), now);
+        self.settle();
     }
 }

@@ -10,7 +10,10 @@ use Overflow::{Block, Disconnect, DropNewest, DropOldest, Latest};
 use Part::{First, Last, Middle};
 
 use super::*;
+use crate::core::account::Total;
+use crate::core::limits::Limits;
 
+mod account;
 mod direct;
 
 const STALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,7 +32,8 @@ impl Subscriber {
     /// Knows nobody yet.
     fn stranger(bytes_max: usize) -> Subscriber {
         let now = start();
-        Subscriber { queue: Queue::new(bytes_max, STALL_TIMEOUT, now), now }
+        let account = Arc::new(Account::new(Arc::new(Total::new(&Limits::none())), &Limits::none(), now));
+        Subscriber { queue: Queue::new(bytes_max, account, STALL_TIMEOUT, now), now }
     }
 
     /// Knows topics up to 40 and senders up to 3, so that a queue has room for messages and nothing else.

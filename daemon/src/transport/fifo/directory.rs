@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -26,8 +26,18 @@ pub(super) struct BusDirectory {
     gid: u32,
     /// Whether the door and all that clients need to knock stay when this broker ends.
     leaves_door: bool,
+    /// What clients find by its name, as long as nobody removes it: see [`super::watch`].
+    pub(super) ours: Ours,
+}
+
+/// What this broker has made or taken over, by which it knows it again. Held open, so that nothing else gets the number
+/// of what was removed.
+pub(super) struct Ours {
+    pub(super) directory: OwnedFd,
     /// Holds the lock as long as it is open.
-    _lock: File,
+    pub(super) lock: File,
+    pub(super) instances: OwnedFd,
+    pub(super) door: Option<OwnedFd>,
 }
 
 impl BusDirectory {
@@ -36,26 +46,59 @@ impl BusDirectory {
         let path = place.directory();
         let made = make_directory(path, access)?;
         trust::check(&facts(path)?, rustix::process::geteuid().as_raw())?;
-        let lock = lock(place)?;
-        let mut directory =
-            BusDirectory { place: place.clone(), made: Vec::new(), gid: 0, leaves_door: false, _lock: lock };
+        let (directory, lock) = (hold(path)?, lock(place)?);
+        let mut removed_at_end = Vec::new();
         if made {
-            directory.made.push(path.to_owned());
+            removed_at_end.push(path.to_owned());
         }
-        directory.made.push(place.lock());
-        let instances = place.instances();
-        if make_instances(&instances)? {
-            directory.made.push(instances.clone());
+        removed_at_end.push(place.lock());
+        let (instances, gid, made) = match make_instances(&place.instances()) {
+            Ok(made) => made,
+            Err(error) => {
+                remove(&removed_at_end);
+                return Err(error);
+            }
+        };
+        if made {
+            removed_at_end.push(place.instances());
         }
-        directory.gid = fs::metadata(&instances).map_err(failed("examine", &instances))?.gid();
+        let directory = BusDirectory {
+            place: place.clone(),
+            made: removed_at_end,
+            gid,
+            leaves_door: false,
+            ours: Ours { directory, lock, instances, door: None },
+        };
         Ok(directory)
     }
 
     /// The door that this broker makes, or that a broker which was killed left behind.
     pub(super) fn make_door(&mut self, access: &Access, group: &str) -> Result<OwnedFd, BindError> {
-        let door = own_door(&self.place.door(), access, group)?;
-        self.made.push(self.place.door());
+        let path = self.place.door();
+        let door = own_door(&path, access, group)?;
+        self.ours.door = Some(hold(&path)?);
+        if !self.made.contains(&path) {
+            self.made.push(path);
+        }
         Ok(door)
+    }
+
+    /// The lock again, after its file was removed. Fails if another broker has taken it since.
+    pub(super) fn lock_again(&mut self) -> Result<(), BindError> {
+        self.ours.lock = lock(&self.place)?;
+        Ok(())
+    }
+
+    /// Where clients make their FIFOs again, after it was removed.
+    pub(super) fn make_instances_again(&mut self) -> Result<(), BindError> {
+        let (held, gid, made) = make_instances(&self.place.instances())?;
+        (self.ours.instances, self.gid) = (held, gid);
+        if made && !self.made.contains(&self.place.instances()) {
+            // Before the door, which is made last and removed first.
+            let at = self.made.len().saturating_sub(1);
+            self.made.insert(at, self.place.instances());
+        }
+        Ok(())
     }
 
     /// The door that somebody else holds for this broker. Clients knock on it while no broker runs, too, so all that
@@ -63,7 +106,9 @@ impl BusDirectory {
     pub(super) fn inherit_door(&mut self, fd: OwnedFd) -> Result<OwnedFd, BindError> {
         self.made = vec![self.place.lock()];
         self.leaves_door = true;
-        check_inherited(fd, &self.place.door())
+        let door = check_inherited(fd, &self.place.door())?;
+        self.ours.door = Some(hold(&self.place.door())?);
+        Ok(door)
     }
 
     pub(super) fn place(&self) -> &Place {
@@ -100,16 +145,41 @@ impl BusDirectory {
 
 impl Drop for BusDirectory {
     fn drop(&mut self) {
+        // What has the same names now is another broker's, or nobody's.
+        if !is_named(&self.ours.lock, &self.place.lock()).unwrap_or(false) {
+            return;
+        }
         if self.made.contains(&self.place.instances()) {
             let entries = fs::read_dir(self.place.instances()).into_iter().flatten().flatten();
             entries.for_each(|entry| drop(fs::remove_file(entry.path())));
         }
-        for path in self.made.iter().rev() {
-            let removed = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
-            if let Err(error) = removed {
-                debug!(path = %path.display(), %error, "could not be removed");
-            }
+        remove(&self.made);
+    }
+}
+
+/// Removes what is there, the last first.
+fn remove(paths: &[PathBuf]) {
+    for path in paths.iter().rev() {
+        let removed = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
+        if let Err(error) = removed {
+            debug!(path = %path.display(), %error, "could not be removed");
         }
+    }
+}
+
+/// Keeps what has this name, whatever becomes of the name.
+fn hold(path: &Path) -> Result<OwnedFd, BindError> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed("open", path)(errno.into()))
+}
+
+/// Whether this is what still has the name.
+pub(super) fn is_named(held: impl AsFd, path: &Path) -> io::Result<bool> {
+    let held = rustix::fs::fstat(held)?;
+    match fs::symlink_metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (held.st_dev, held.st_ino)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -180,7 +250,8 @@ fn lock(place: &Place) -> Result<File, BindError> {
 }
 
 /// Where clients make their FIFOs: writable but not listable, sticky, and its group is the group of what is made in it.
-fn make_instances(path: &Path) -> Result<bool, BindError> {
+/// Returns it, that group, and whether it had to be made.
+fn make_instances(path: &Path) -> Result<(OwnedFd, u32, bool), BindError> {
     let made = match fs::create_dir(path) {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
@@ -193,7 +264,7 @@ fn make_instances(path: &Path) -> Result<bool, BindError> {
     if facts.mode() & 0o7777 != 0o3733 {
         fs::set_permissions(path, fs::Permissions::from_mode(0o3733)).map_err(failed("chmod", path))?;
     }
-    Ok(made)
+    Ok((hold(path)?, facts.gid(), made))
 }
 
 /// The door that this broker makes, or that a broker which was killed left behind.

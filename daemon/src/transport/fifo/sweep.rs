@@ -5,16 +5,13 @@ use std::collections::HashMap;
 use std::fs::{self, DirEntry, ReadDir};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::leftovers::{Leftovers, Moment};
 use crate::episode::Episode;
-
-/// An instance's FIFO that is older than this and still has a name belongs to no living attempt to connect: clients
-/// wait for at most a minute.
-const LEFTOVER_AGE: Duration = Duration::from_secs(150);
 
 /// How long after one pass the next begins; sooner if there was something to take away, for there may be more.
 const PASS_INTERVAL: Duration = Duration::from_secs(5);
@@ -30,6 +27,7 @@ const ENTRIES_PER_USER_MAX: usize = 2 * 8192;
 /// Takes leftovers away.
 pub(super) struct Sweep {
     instances: PathBuf,
+    leftovers: Leftovers,
     pass: Option<Pass>,
     due: Instant,
     swept: Episode,
@@ -39,6 +37,7 @@ pub(super) struct Sweep {
 /// One way through the directory.
 struct Pass {
     entries: ReadDir,
+    begun: Moment,
     /// What stays of each user's.
     of_users: HashMap<u32, usize>,
     removed: u64,
@@ -55,7 +54,14 @@ enum Fate {
 impl Sweep {
     /// Its first turn is due at once.
     pub(super) fn new(instances: PathBuf) -> Sweep {
-        Sweep { instances, pass: None, due: Instant::now(), swept: Episode::default(), stuck: Episode::default() }
+        Sweep {
+            instances,
+            leftovers: Leftovers::default(),
+            pass: None,
+            due: Instant::now(),
+            swept: Episode::default(),
+            stuck: Episode::default(),
+        }
     }
 
     /// When there is something to do.
@@ -82,7 +88,13 @@ impl Sweep {
 
     /// Whether there are more.
     fn take_entries(&mut self) -> bool {
-        let Ok(pass) = self.pass.take().map_or_else(|| Pass::begin(&self.instances), Ok) else { return false };
+        let pass = match self.pass.take() {
+            Some(pass) => pass,
+            None => match fs::read_dir(&self.instances) {
+                Ok(entries) => Pass { entries, begun: self.leftovers.now(), of_users: HashMap::new(), removed: 0 },
+                Err(_) => return false,
+            },
+        };
         let pass = self.pass.insert(pass);
         for _ in 0..TURN_ENTRIES_MAX {
             let Some(Ok(entry)) = pass.entries.next() else { return false };
@@ -104,10 +116,6 @@ impl Sweep {
 }
 
 impl Pass {
-    fn begin(instances: &std::path::Path) -> std::io::Result<Pass> {
-        Ok(Pass { entries: fs::read_dir(instances)?, of_users: HashMap::new(), removed: 0 })
-    }
-
     fn judge(&mut self, entry: &DirEntry) -> Fate {
         let path = entry.path();
         // Directories are not even looked at: another file system may be mounted there.
@@ -118,7 +126,8 @@ impl Pass {
             };
         }
         let Ok(facts) = entry.metadata() else { return Fate::Stays };
-        let goes = !facts.file_type().is_fifo() || facts.modified().is_ok_and(is_old) || self.is_too_much(facts.uid());
+        let is_left_over = facts.modified().is_ok_and(|modified| self.begun.is_left_over(&path, modified));
+        let goes = !facts.file_type().is_fifo() || is_left_over || self.is_too_much(facts.uid());
         if goes && fs::remove_file(path).is_ok() { Fate::Removed } else { Fate::Stays }
     }
 
@@ -128,12 +137,6 @@ impl Pass {
         *count += 1;
         *count > ENTRIES_PER_USER_MAX
     }
-}
-
-/// Whether this is long ago, or far from now in the other direction: its owner can set a file's time.
-fn is_old(modified: SystemTime) -> bool {
-    let now = SystemTime::now();
-    now.duration_since(modified).or_else(|_| modified.duration_since(now)).is_ok_and(|apart| apart > LEFTOVER_AGE)
 }
 
 #[cfg(test)]
@@ -155,7 +158,7 @@ mod tests {
     async fn what_no_client_may_be_about_to_use_goes_and_the_rest_stays() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
-        for (name, time) in [("young", "now"), ("old", "10 minutes ago"), ("of the future", "next year")] {
+        for (name, time) in [("young", "now"), ("old", "10 minutes ago")] {
             make_fifo(&at(name));
             set_time(&at(name), time);
         }

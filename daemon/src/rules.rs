@@ -1,0 +1,180 @@
+//! Rules: the policy as it is written, and what becomes of it where the system says who the named users and groups are.
+
+use pipebus_proto::control::Identity;
+use pipebus_proto::pattern::Pattern;
+use serde::{Deserialize, Serialize};
+
+use crate::core::policy::{Action, Audit, Group, Policy, Rule, Who};
+use crate::transport;
+
+/// One of `policy.rules`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleSection {
+    /// What it is called, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Whom it speaks of.
+    pub who: Vec<String>,
+    /// What it allows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<ActionWord>,
+    /// What it denies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<ActionWord>,
+    /// On which topics; empty, on all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub topics: Vec<String>,
+    /// When it is logged.
+    #[serde(default)]
+    pub audit: AuditWord,
+}
+
+/// What may be done, as a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "they are those of `Action`")]
+pub enum ActionWord {
+    Connect,
+    Publish,
+    Subscribe,
+    Request,
+    Serve,
+    Monitor,
+    Admin,
+    All,
+}
+
+/// When a decision is logged, as a word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "they are those of `Audit`")]
+pub enum AuditWord {
+    #[default]
+    None,
+    Success,
+    Failure,
+    All,
+}
+
+impl ActionWord {
+    fn actions(self) -> &'static [Action] {
+        match self {
+            ActionWord::Connect => &[Action::Connect],
+            ActionWord::Publish => &[Action::Publish],
+            ActionWord::Subscribe => &[Action::Subscribe],
+            ActionWord::Request => &[Action::Request],
+            ActionWord::Serve => &[Action::Serve],
+            ActionWord::Monitor => &[Action::Monitor],
+            ActionWord::Admin => &[Action::Admin],
+            ActionWord::All => &Action::ALL,
+        }
+    }
+}
+
+/// Somebody, as a rule names them.
+enum Named<'a> {
+    Any,
+    Owner,
+    Number(u32),
+    Name(&'a str),
+    GroupNumber(u32),
+    GroupName(&'a str),
+}
+
+impl Named<'_> {
+    fn parse(text: &str) -> Result<Named<'_>, String> {
+        let number = |text: &str| text.parse().map_err(|_| format!("who: {text:?} is no number"));
+        Ok(match text.split_once(':') {
+            None if text == "any" => Named::Any,
+            None if text == "owner" => Named::Owner,
+            None if text == "root" => Named::Number(0),
+            Some(("uid", text)) => Named::Number(number(text)?),
+            Some(("gid", text)) => Named::GroupNumber(number(text)?),
+            Some(("user", name)) if !name.is_empty() => Named::Name(name),
+            Some(("group", name)) if !name.is_empty() => Named::GroupName(name),
+            _ => {
+                let known = "any, owner, root, user:NAME, uid:NUMBER, group:NAME or gid:NUMBER";
+                return Err(format!("who: {text:?} is nobody; say {known}"));
+            }
+        })
+    }
+
+    /// Who that is on this machine.
+    fn resolve(&self, owner: &Identity) -> Result<Who, String> {
+        let unknown = |what: &str, name: &str| {
+            format!("who: there is no {what} {name:?} on this machine; create it, or change the rule")
+        };
+        Ok(match self {
+            Named::Any => Who::Any,
+            Named::Owner => Who::User(owner.clone()),
+            Named::Number(uid) => Who::User(Identity::Unix { uid: *uid }),
+            Named::GroupNumber(gid) => Who::Group(Group::Unix { gid: *gid }),
+            Named::Name(name) => Who::User(transport::user_named(name).ok_or_else(|| unknown("user", name))?),
+            Named::GroupName(name) => Who::Group(transport::group_named(name).ok_or_else(|| unknown("group", name))?),
+        })
+    }
+}
+
+impl RuleSection {
+    /// What can be told without asking the system who somebody is.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.who.is_empty() {
+            return Err("it speaks of nobody; say who".to_owned());
+        }
+        for who in &self.who {
+            Named::parse(who)?;
+        }
+        if self.allow.is_empty() == self.deny.is_empty() {
+            return Err("it must have allow or deny, and not both".to_owned());
+        }
+        for topic in &self.topics {
+            Pattern::new(topic).map_err(|error| format!("topics: {error}"))?;
+        }
+        match self.audit {
+            AuditWord::Failure if !self.allow.is_empty() => {
+                Err("audit: a rule that allows never fails; say success".to_owned())
+            }
+            AuditWord::Success if !self.deny.is_empty() => {
+                Err("audit: a rule that denies never succeeds; say failure".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn resolve(&self, owner: &Identity) -> Result<Rule, String> {
+        let actions = self.allow.iter().chain(&self.deny).flat_map(|word| word.actions());
+        Ok(Rule {
+            name: self.name.clone(),
+            who: self.who.iter().map(|who| Named::parse(who)?.resolve(owner)).collect::<Result<_, _>>()?,
+            allows: !self.allow.is_empty(),
+            actions: actions.copied().collect(),
+            topics: self.topics.iter().filter_map(|text| Pattern::new(text).ok()).collect(),
+            audit: match self.audit {
+                AuditWord::None => Audit::None,
+                AuditWord::Success => Audit::Success,
+                AuditWord::Failure => Audit::Failure,
+                AuditWord::All => Audit::All,
+            },
+        })
+    }
+}
+
+/// Whether all whom the rules name exist on this machine.
+///
+/// # Errors
+/// Which rule names somebody who does not.
+pub fn check(rules: &[RuleSection]) -> Result<(), String> {
+    resolve(rules, &transport::own_identity()).map(drop)
+}
+
+/// Makes a policy of checked rules. Asks the system who somebody is, which may take time.
+///
+/// # Errors
+/// Which rule names somebody who does not exist.
+pub(crate) fn resolve(rules: &[RuleSection], owner: &Identity) -> Result<Policy, String> {
+    let resolved = (1..)
+        .zip(rules)
+        .map(|(number, rule)| rule.resolve(owner).map_err(|text| format!("policy.rules, rule {number}: {text}")));
+    Ok(Policy { rules: resolved.collect::<Result<_, _>>()? })
+}

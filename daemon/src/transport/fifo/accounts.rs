@@ -1,0 +1,33 @@
+//! Accounts: who the system says that users and groups are. It may ask a directory service, which takes time.
+
+use std::ffi::CString;
+use std::io;
+
+use nix::unistd::{Gid, Uid, User};
+use pipebus_proto::control::Identity;
+
+use crate::core::policy::Group;
+
+/// The user of this name.
+pub(crate) fn user_named(name: &str) -> Option<Identity> {
+    let user = User::from_name(name).ok().flatten()?;
+    Some(Identity::Unix { uid: user.uid.as_raw() })
+}
+
+/// The group of this name.
+pub(crate) fn group_named(name: &str) -> Option<Group> {
+    let group = nix::unistd::Group::from_name(name).ok().flatten()?;
+    Some(Group::Unix { gid: group.gid.as_raw() })
+}
+
+/// The groups that a user is a member of; none, if the system knows no such user.
+///
+/// # Errors
+/// The system can't tell.
+pub(crate) fn groups_of(identity: &Identity) -> io::Result<Vec<Group>> {
+    let Identity::Unix { uid } = identity else { return Ok(Vec::new()) };
+    let Some(user) = User::from_uid(Uid::from_raw(*uid))? else { return Ok(Vec::new()) };
+    let name = CString::new(user.name).map_err(io::Error::other)?;
+    let gids: Vec<Gid> = nix::unistd::getgrouplist(&name, user.gid)?;
+    Ok(gids.into_iter().map(|gid| Group::Unix { gid: gid.as_raw() }).collect())
+}
