@@ -59,7 +59,7 @@ struct Traffic {
 impl Bystanders {
     /// On a bus that is open to all.
     pub fn start(settings: &[&str]) -> Bystanders {
-        let mut bus = TestBus::in_memory(&[settings, &EVERYONE].concat());
+        let mut bus = TestBus::in_memory(&[&EVERYONE, settings].concat());
         bus.log_as_usual();
         bus.start_broker();
         Bystanders::on(bus)

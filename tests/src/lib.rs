@@ -34,7 +34,7 @@ pub const OTHER_UID: u32 = 65534;
 pub const EVERYONE: [&str; 2] = [
     "door.access=everyone",
     "policy.rules=[{who=['owner','root'],allow=['all']},\
-     {who=['any'],allow=['connect','publish','subscribe','request','serve']}]",
+     {who=['any'],allow=['connect','publish','subscribe','request','serve','block']}]",
 ];
 
 /// Whether this can act as several users; says so where it can't.

@@ -320,7 +320,16 @@ impl Listener {
 
     fn open_pair(&self, knock: &Knock, home: &Handle) -> Result<(Arrived, u16), Unfit> {
         let down = open_fifo(&self.directory.place().down(&knock.id), OFlags::WRONLY)?;
-        let up = open_fifo(&self.directory.place().up(&knock.id), OFlags::RDONLY)?;
+        let up = open_fifo(&self.directory.place().up(&knock.id), OFlags::RDONLY);
+        if let Err(Unfit::System(error)) = &up
+            && is_exhaustion(error)
+            && self.check(&down).is_ok()
+        {
+            // Now: closed without a word, and opened anew for it, the pipe would look to the client as if this broker had
+            // come and gone.
+            say_no(&down, exhausted());
+        }
+        let up = up?;
         let (down_facts, up_facts) = (self.check(&down)?, self.check(&up)?);
         let (down_uid, up_uid) = (down_facts.st_uid, up_facts.st_uid);
         if down_uid != up_uid {
@@ -358,8 +367,7 @@ impl Listener {
         self.told.exhausted.add(1);
         self.spare.clear();
         if let Ok((arrived, _)) = self.open_pair(knock, home) {
-            let text = "the broker has no file descriptors left; try again later";
-            say_no(&arrived.writer, Refused::new(Reason::Exhausted, text));
+            say_no(&arrived.writer, exhausted());
         }
         self.keep_spare();
     }
@@ -451,9 +459,13 @@ fn lock_holder(fd: &OwnedFd) -> Option<u32> {
 }
 
 /// Tells a client no, if its pipe takes that at once; otherwise it will see its pipes closed.
-fn say_no(writer: &Writer, refused: Refused) {
+fn say_no(pipe: impl AsFd, refused: Refused) {
     let frame = encode_control(&refused.about(Regarding::Connection));
-    let _ = try_write(writer, &[IoSlice::new(&frame)]);
+    let _ = rustix::io::write(pipe, &frame);
+}
+
+fn exhausted() -> Refused {
+    Refused::new(Reason::Exhausted, "the broker has no file descriptors left; try again later")
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {
