@@ -140,11 +140,12 @@ Examples:
   pipebus policy check --user ann --action subscribe 'sensors/**' --json";
 
 /// The actions that need a topic.
-const TOPICAL: [(&str, &str); 6] = [
+const TOPICAL: [(&str, &str); 7] = [
     ("action", "publish"),
     ("action", "subscribe"),
     ("action", "request"),
     ("action", "serve"),
+    ("action", "block"),
     ("action", "monitor"),
     ("action", "admin"),
 ];
@@ -162,6 +163,8 @@ pub(crate) enum Act {
     Request,
     /// Answer what is asked on a topic
     Serve,
+    /// Make a topic's publishers wait with a subscription that blocks
+    Block,
     /// Watch what others send to a topic
     Monitor,
     /// Ask the broker on one of its own topics

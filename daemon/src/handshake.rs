@@ -1,44 +1,166 @@
 //! Handshake: what client and broker say before the instance exists; nothing but one Hello is listened to.
+//!
+//! A good client has written its Hello before it knocks, so there is nothing to wait for. Whoever is waited for takes a
+//! seat, and no user can take them all.
 
-use pipebus_proto::control::{Control, NAME_BYTES_MAX, Reason, Regarding};
+use std::collections::HashMap;
+use std::io::{self, ErrorKind::WouldBlock, IoSlice};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::BytesMut;
+use pipebus_proto::control::{Control, Identity, NAME_BYTES_MAX, Reason, Regarding};
 use pipebus_proto::frame::{Kind, PROTOCOL_VERSION};
 use pipebus_proto::splitter::next_span;
 use pipebus_proto::wire::{decode_control, encode_control};
-use tokio::io::AsyncReadExt;
-use tokio::time::timeout;
+use tokio::io::Interest;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::info;
 
 use crate::core::bus::describe;
 use crate::core::policy::Peer;
 use crate::core::refused::Refused;
-use crate::instance::{FAREWELL_WAIT, write_batch};
-use crate::read_buffer::ReadBuffer;
-use crate::transport::{Reader, Writer};
+use crate::episode::{Sort, may_tell_of};
+use crate::transport::{Reader, Writer, try_read, try_write};
 
 /// What may come before Welcome: one Hello is far smaller.
 const HELLO_BYTES_MAX: usize = 512;
 
-/// Waits for the client's Hello. Returns its name.
-pub(crate) async fn read_hello(reader: &mut Reader, buffer: &mut ReadBuffer) -> Result<String, Refused> {
-    let span = loop {
-        if let Some(span) = next_span(buffer.bytes())? {
-            break span;
+/// Clients that nobody has looked at yet; further ones wait at the door.
+const ARRIVING_MAX: usize = 1024;
+
+/// Clients whose Hello is waited for, of all users.
+const WAITING_MAX: usize = 1024;
+
+/// A user may have one of so many free seats.
+const SHARE: usize = 8;
+
+/// Clients that are being let in: each takes two file descriptors before it is known.
+#[derive(Debug)]
+pub(crate) struct Handshakes {
+    /// Nobody but the broker itself can make it wait for these.
+    arriving: Arc<Semaphore>,
+    /// Whose Hello is waited for: how many of each user.
+    waiting: Mutex<HashMap<Identity, usize>>,
+}
+
+impl Default for Handshakes {
+    fn default() -> Handshakes {
+        Handshakes { arriving: Arc::new(Semaphore::new(ARRIVING_MAX)), waiting: Mutex::default() }
+    }
+}
+
+/// A client's turn to be looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    handshakes: Arc<Handshakes>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A client that is waited for.
+#[derive(Debug)]
+struct Seat {
+    handshakes: Arc<Handshakes>,
+    user: Identity,
+}
+
+impl Handshakes {
+    /// Waits until one more client may come in.
+    ///
+    /// # Cancel safety
+    /// It may be cancelled and called again.
+    pub(crate) async fn turn(self: &Arc<Self>) -> Turn {
+        // A semaphore that is never closed always has a next permit.
+        Turn { permit: self.arriving.clone().acquire_owned().await.ok(), handshakes: self.clone() }
+    }
+
+    /// A seat, if the user has less than a part of what is free. So no few users can take all: the more are taken, the
+    /// fewer there are for each, and one for who has none.
+    fn seat(self: Arc<Self>, user: &Identity) -> Result<Seat, Refused> {
+        let mut waiting = self.waiting();
+        let free = WAITING_MAX.saturating_sub(waiting.values().sum());
+        let of_user = waiting.get(user).copied().unwrap_or(0);
+        if free == 0 || of_user >= (free / SHARE).max(1) {
+            let text = format!(
+                "your user has {of_user} clients at the door that have not said Hello, as many as it may have now; say \
+                 Hello before knocking"
+            );
+            return Err(Refused::new(Reason::UserFull, text));
         }
-        if buffer.bytes().len() >= HELLO_BYTES_MAX {
-            return Err(Refused::new(Reason::Protocol, "the first frame is no Hello"));
+        waiting.insert(user.clone(), of_user + 1);
+        drop(waiting);
+        Ok(Seat { handshakes: self, user: user.clone() })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<Identity, usize>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut waiting = self.handshakes.waiting();
+        if let Some(count) = waiting.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(&self.user);
+            }
         }
-        match reader.take(HELLO_BYTES_MAX as u64).read_buf(buffer.bytes()).await {
-            Ok(1..) => {}
-            _ => return Err(Refused::new(Reason::Protocol, "the client left before its Hello")),
+    }
+}
+
+/// Reads the client's Hello, and waits for it if it is not there yet. Returns its name.
+pub(crate) async fn read_hello(
+    turn: Turn,
+    user: &Identity,
+    reader: &Reader,
+    buffer: &mut BytesMut,
+) -> Result<String, Refused> {
+    // Not through tokio, which has not heard of anything yet.
+    if let Some(name) = look(buffer, |room| try_read(reader, room))? {
+        return Ok(name);
+    }
+    let Turn { handshakes, permit } = turn;
+    let _seat = handshakes.seat(user)?;
+    drop(permit);
+    loop {
+        let ready = reader.ready(Interest::READABLE).await.map_err(|_| left())?;
+        let before = buffer.len();
+        if let Some(name) = look(buffer, |room| reader.try_read(room))? {
+            return Ok(name);
         }
+        // tokio says so for ever once nobody has written for a moment, though a client can open its pipe anew.
+        if buffer.len() == before && ready.is_read_closed() {
+            return Err(left());
+        }
+    }
+}
+
+/// Reads what there is. Returns the client's name, if that is all of its Hello.
+fn look(buffer: &mut BytesMut, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> Result<Option<String>, Refused> {
+    let mut room = [0; HELLO_BYTES_MAX];
+    match read(&mut room[..HELLO_BYTES_MAX.saturating_sub(buffer.len())]) {
+        Ok(bytes @ 1..) => buffer.extend_from_slice(&room[..bytes]),
+        Err(error) if error.kind() == WouldBlock => return Ok(None),
+        _ => return Err(left()),
+    }
+    let Some(span) = next_span(buffer)? else {
+        return if buffer.len() >= HELLO_BYTES_MAX { Err(no_hello()) } else { Ok(None) };
     };
     let frame = span.iter().next().filter(|frame| frame.head.kind == Kind::Control);
     let body = frame.map(|frame| frame.body).unwrap_or_default();
     match decode_control(&body) {
         Ok(Control::Hello { version, .. }) if version != PROTOCOL_VERSION => Err(Refused::wrong_version(version)),
-        Ok(Control::Hello { name, .. }) => Ok(presentable(&name)),
-        _ => Err(Refused::new(Reason::Protocol, "the first frame is no Hello")),
+        Ok(Control::Hello { name, .. }) => Ok(Some(presentable(&name))),
+        _ => Err(no_hello()),
     }
+}
+
+fn no_hello() -> Refused {
+    Refused::new(Reason::Protocol, "the first frame is no Hello")
+}
+
+fn left() -> Refused {
+    Refused::new(Reason::Protocol, "the client left before its Hello")
 }
 
 /// A name that can be shown on any terminal and put into any frame.
@@ -48,11 +170,34 @@ fn presentable(name: &str) -> String {
     short
 }
 
-/// Tells a client why it is not let in.
-pub(crate) async fn refuse(writer: Option<Writer>, peer: &Peer, refused: Refused) {
-    info!(who = describe(&peer.identity), pid = peer.pid, reason = %refused, "refused a client");
-    let refusal = refused.about(Regarding::Connection);
+/// Tells a client why it is not let in. Its pipe is empty, so there is room, unless it has filled it itself: nobody
+/// waits for that.
+pub(crate) fn refuse(writer: Option<Writer>, peer: &Peer, refused: Refused) {
+    if may_tell_of(&peer.identity, Sort::Fault) {
+        info!(who = describe(&peer.identity), pid = peer.pid, reason = %refused, "refused a client");
+    }
+    let refusal = encode_control(&refused.about(Regarding::Connection));
     if let Some(writer) = writer {
-        let _ = timeout(FAREWELL_WAIT, write_batch(&writer, &mut [encode_control(&refusal)], |_| {})).await;
+        let _ = try_write(&writer, &[IoSlice::new(&refusal)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forty_users_who_take_all_they_get_leave_seats_for_others() {
+        let handshakes = Arc::new(Handshakes::default());
+        let mut seats = Vec::new();
+        for uid in 0..40 {
+            let user = Identity::Unix { uid };
+            let before = seats.len();
+            seats.extend(std::iter::from_fn(|| handshakes.clone().seat(&user).ok()));
+            let taken = seats.len() - before;
+            assert!((1..=WAITING_MAX / SHARE).contains(&taken), "user {uid} gets {taken}");
+        }
+        drop(seats);
+        assert!(handshakes.waiting().is_empty());
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use pipebus_proto::control::{Control, Farewell, Reason, Regarding, Welcome};
 use pipebus_proto::splitter::missing;
 use pipebus_proto::topic::InstanceId;
@@ -20,7 +20,8 @@ use tracing::info;
 use crate::broker::Broker;
 use crate::core::bus::describe;
 use crate::core::refused::Refused;
-use crate::handshake::{read_hello, refuse};
+use crate::episode::{Sort, may_tell_of};
+use crate::handshake::{Turn, read_hello, refuse};
 use crate::inlet::Inlet;
 use crate::outbox::{Next, Outbox};
 use crate::read_buffer::ReadBuffer;
@@ -41,32 +42,29 @@ const TURN_BYTES_MAX: usize = 256 * 1024;
 
 /// How long a client that is told to go may take to read why; and how long one that has closed the pipe to it is still
 /// read.
-pub(crate) const FAREWELL_WAIT: Duration = Duration::from_secs(1);
+const FAREWELL_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves one client: waits for its Hello, lets it in or says why not, and routes what it sends until it ends.
-/// `handshake` is dropped once that is decided.
-pub(crate) fn serve<H>(
-    broker: Arc<Broker>,
-    arrived: Arrived,
-    handshake: H,
-    shutdown: Shutdown,
-) -> impl Future<Output = ()> {
+pub(crate) fn serve(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shutdown) -> impl Future<Output = ()> {
     // In a box, like all that happens once or seldom: otherwise each instance would have room for it all its life.
-    let entrance = Box::pin(let_in(broker, arrived, handshake, shutdown));
+    let entrance = Box::pin(let_in(broker, arrived, turn, shutdown));
     async {
         let Some(mut instance) = entrance.await else { return };
         let cause = instance.live().await;
-        info!(instance = instance.intake.inlet.id().0, cause, "ended");
+        let inlet = &instance.intake.inlet;
+        if may_tell_of(&inlet.outbox.owner, Sort::ComesAndGoes) {
+            info!(instance = inlet.id().0, cause, "ended");
+        }
     }
 }
 
 /// Waits for the client's Hello. Returns the instance, welcomed, or tells the client why not.
-async fn let_in<H>(broker: Arc<Broker>, arrived: Arrived, handshake: H, shutdown: Shutdown) -> Option<Instance> {
-    let Arrived { mut reader, writer, peer } = arrived;
+async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shutdown) -> Option<Instance> {
+    let Arrived { reader, writer, peer } = arrived;
     let deadline = Instant::now() + broker.config.handshake_timeout();
-    let mut buffer = ReadBuffer::default();
+    let mut read = BytesMut::new();
     let hello = tokio::select! {
-        hello = timeout_at(deadline, read_hello(&mut reader, &mut buffer)) => hello,
+        hello = timeout_at(deadline, read_hello(turn, &peer.identity, &reader, &mut read)) => hello,
         () = shutdown.reached(Phase::Draining) => Ok(Err(Refused::new(Reason::Exhausted, "the broker shuts down"))),
     };
     let late = || Refused::new(Reason::Protocol, "no Hello came within the handshake time-out");
@@ -84,18 +82,23 @@ async fn let_in<H>(broker: Arc<Broker>, arrived: Arrived, handshake: H, shutdown
     let (id, name, outbox) = match let_in.await {
         Ok(let_in) => let_in,
         Err(refused) => {
-            refuse(writer, &peer, refused).await;
+            refuse(writer, &peer, refused);
             return None;
         }
     };
-    drop(handshake);
     outbox.name(id);
     outbox.send(&Control::Welcome(Welcome {
         client: id,
         broker_version: env!("CARGO_PKG_VERSION").to_owned(),
         message_bytes_max: broker.routes().message_bytes_max(),
     }));
-    info!(instance = id.0, who = describe(&peer.identity), name, pid = peer.pid, "connected");
+    if may_tell_of(&peer.identity, Sort::ComesAndGoes) {
+        info!(instance = id.0, who = describe(&peer.identity), name, pid = peer.pid, "connected");
+    }
+    let mut buffer = ReadBuffer::default();
+    if !read.is_empty() {
+        *buffer.bytes() = read;
+    }
     let inlet = Inlet::new(broker, id, outbox);
     Some(Instance { intake: Intake { inlet, buffer, reader }, shutdown })
 }
@@ -187,7 +190,9 @@ async fn take_leave(
         Ended::Gone => return "the client's pipe is closed",
         Ended::Left => (Farewell::Leaving, patience_max),
         Ended::Violation(refused) => {
-            info!(instance = id.0, reason = %refused, "broke the protocol");
+            if may_tell_of(&outbox.owner, Sort::Fault) {
+                info!(instance = id.0, reason = %refused, "broke the protocol");
+            }
             outbox.send(&refused.about(Regarding::Connection));
             (Farewell::Protocol, FAREWELL_WAIT)
         }
@@ -262,11 +267,7 @@ async fn write_out(outbox: &Outbox) -> io::Result<Option<Farewell>> {
 }
 
 /// Writes all of the batch; `written` is told of every step.
-pub(crate) async fn write_batch(
-    writer: &Writer,
-    batch: &mut [Bytes],
-    mut written: impl FnMut(usize),
-) -> io::Result<()> {
+async fn write_batch(writer: &Writer, batch: &mut [Bytes], mut written: impl FnMut(usize)) -> io::Result<()> {
     let mut done = 0;
     while done < batch.len() {
         // Not through tokio, which may have been told that the pipe is full though it was another that was empty; and

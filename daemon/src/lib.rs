@@ -19,6 +19,7 @@ pub mod config;
 pub mod core;
 mod counters;
 mod delivery;
+mod episode;
 mod events;
 mod handshake;
 mod inlet;
@@ -38,19 +39,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipebus_proto::place::Place;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, info};
 
 use crate::broker::Broker;
 use crate::config::Config;
+use crate::handshake::Handshakes;
 use crate::shards::Shards;
 use crate::shutdown::Conductor;
 use crate::transport::{BindError, Closed, Inherited, Listener, Lost};
-
-/// Clients that are being let in at the same time: each takes two file descriptors before it is known.
-const HANDSHAKES_MAX: usize = 1024;
 
 /// How long a failing door rests before it is listened to again.
 const DOOR_RETRY: Duration = Duration::from_millis(100);
@@ -122,20 +120,19 @@ impl Daemon {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), Lost> {
         let conductor = Conductor::new();
         let mut instances = JoinSet::new();
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let handshakes = Arc::new(Handshakes::default());
         let mut shutdown = std::pin::pin!(shutdown);
         let broker = self.broker.clone();
         let mut review = std::pin::pin!(review::keep_reviewing(&broker));
         let ended = loop {
             let next = async {
-                // Others wait at the door. A semaphore that is never closed always has a next permit.
-                let permit = handshakes.clone().acquire_owned().await.ok();
-                (permit, self.listener.accept(self.shards.home()).await)
+                // Others wait at the door.
+                (handshakes.turn().await, self.listener.accept(self.shards.home()).await)
             };
             tokio::select! {
-                (permit, arrived) = next => match arrived {
+                (turn, arrived) = next => match arrived {
                     Ok(arrived) => {
-                        let instance = instance::serve(self.broker.clone(), arrived, permit, conductor.view());
+                        let instance = instance::serve(self.broker.clone(), arrived, turn, conductor.view());
                         instances.spawn_on(instance, self.shards.home());
                         self.shards.taken();
                     }

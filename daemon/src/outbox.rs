@@ -26,6 +26,7 @@ use crate::core::limits::Limits;
 use crate::core::queue::{ControlFull, Introductions, Pushed, Queue};
 use crate::core::refused::Refused;
 use crate::counters::Counters;
+use crate::episode::{Sort, may_tell_of};
 use crate::loans::Loans;
 use crate::transport::Writer;
 
@@ -194,10 +195,14 @@ impl Outbox {
         match &pushed {
             Pushed::Dropped { .. } if !state.losing => {
                 state.losing = true;
-                warn!(instance = state.instance.0, overflow = ?overflow, "too slow, so messages are dropped");
+                if may_tell_of(&self.owner, Sort::Fault) {
+                    warn!(instance = state.instance.0, overflow = ?overflow, "too slow, so messages are dropped");
+                }
             }
             Pushed::Disconnect => {
-                warn!(instance = state.instance.0, "too slow, so it is disconnected");
+                if may_tell_of(&self.owner, Sort::Fault) {
+                    warn!(instance = state.instance.0, "too slow, so it is disconnected");
+                }
                 self.kick(&mut state);
             }
             _ => {}
@@ -237,7 +242,9 @@ impl Outbox {
             return;
         }
         if state.queue.push_control(encode_control(control)).is_err() {
-            warn!(instance = state.instance.0, "reads no answers, so it is disconnected");
+            if may_tell_of(&self.owner, Sort::Fault) {
+                warn!(instance = state.instance.0, "reads no answers, so it is disconnected");
+            }
             self.kick(&mut state);
         }
         ring(state);
@@ -297,7 +304,9 @@ impl Outbox {
         }
         state.released.extend(sequences);
         if state.released.len() > RELEASED_WAITING_MAX {
-            warn!(instance = state.instance.0, "lends on and reads no answers, so it is disconnected");
+            if may_tell_of(&self.owner, Sort::Fault) {
+                warn!(instance = state.instance.0, "lends on and reads no answers, so it is disconnected");
+            }
             self.kick(&mut state);
         }
         ring(state);
@@ -335,7 +344,9 @@ impl Outbox {
         if state.losing && state.queue.is_empty() {
             state.losing = false;
             let dropped = state.queue.dropped();
-            info!(instance = state.instance.0, dropped, "has caught up");
+            if may_tell_of(&self.owner, Sort::Fault) {
+                info!(instance = state.instance.0, dropped, "has caught up");
+            }
         }
         Some(Next::Write(writer))
     }

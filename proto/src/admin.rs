@@ -144,7 +144,7 @@ pub struct UserStatus {
 pub struct PolicyQuestion {
     /// A user's name or number.
     pub user: String,
-    /// `connect`, `publish`, `subscribe`, `request`, `serve`, `monitor` or `admin`.
+    /// `connect`, `publish`, `subscribe`, `request`, `serve`, `block`, `monitor` or `admin`.
     pub action: String,
     /// A topic, or a pattern: then, whether on any topic that it means. Not needed for `connect`.
     pub topic: Option<String>,

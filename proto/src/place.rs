@@ -119,6 +119,25 @@ impl Place {
     pub fn down(&self, id: &KnockId) -> PathBuf {
         self.instances().join(format!("{id}.down"))
     }
+
+    /// Of which knock this is the name of [`Place::down`], if of any.
+    pub fn id_of_down(name: &str) -> Option<KnockId> {
+        let digits: &[u8; 32] = name.strip_suffix(".down")?.as_bytes().try_into().ok()?;
+        let mut id = [0; 16];
+        for (byte, digits) in id.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = digit(digits[0])? << 4 | digit(digits[1])?;
+        }
+        Some(KnockId(id))
+    }
+}
+
+/// A lower-case hexadecimal digit.
+fn digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -133,6 +152,16 @@ mod tests {
         };
         let place = address.parse::<Address>().unwrap().place(&surroundings);
         assert_eq!(place.directory(), Path::new(expected), "{address}");
+    }
+
+    #[test]
+    fn an_id_is_known_by_the_name_of_its_fifo() {
+        let id = KnockId([0x00, 0x01, 0x7f, 0x80, 0x9a, 0xff, 0xab, 0xcd, 0xef, 9, 8, 7, 6, 5, 4, 3]);
+        let place = Place::new("/bus");
+        let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        assert_eq!(Place::id_of_down(&name(place.down(&id))), Some(id));
+        let none = [name(place.up(&id)), name(place.down(&id)).to_uppercase(), "00.down".into(), ".down".into()];
+        assert_eq!(none.map(|name| Place::id_of_down(&name)), [None; 4]);
     }
 
     #[test]

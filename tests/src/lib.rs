@@ -7,6 +7,7 @@
     reason = "a failing fixture fails its test, which is its job"
 )]
 
+pub mod attack;
 pub mod raw;
 pub mod traffic;
 
@@ -33,7 +34,7 @@ pub const OTHER_UID: u32 = 65534;
 pub const EVERYONE: [&str; 2] = [
     "door.access=everyone",
     "policy.rules=[{who=['owner','root'],allow=['all']},\
-     {who=['any'],allow=['connect','publish','subscribe','request','serve']}]",
+     {who=['any'],allow=['connect','publish','subscribe','request','serve','block']}]",
 ];
 
 /// Whether this can act as several users; says so where it can't.
@@ -143,6 +144,7 @@ impl Drop for Process {
 pub struct TestBus {
     root: tempfile::TempDir,
     settings: Vec<String>,
+    filter: &'static str,
     broker: Option<Process>,
 }
 
@@ -161,16 +163,31 @@ impl TestBus {
 
     /// The place for a bus, and nobody who serves it.
     pub fn without_broker(settings: &[&str]) -> TestBus {
-        let root = tempfile::tempdir().unwrap();
+        TestBus::within(tempfile::tempdir().unwrap(), settings)
+    }
+
+    /// The same, in memory where the system has a place for it: as buses are, and fast with very many files.
+    pub fn in_memory(settings: &[&str]) -> TestBus {
+        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        TestBus::within(root.unwrap(), settings)
+    }
+
+    fn within(root: tempfile::TempDir, settings: &[&str]) -> TestBus {
         // Other users may look, so that what keeps them out is the bus's own permissions.
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        TestBus { root, settings: settings.iter().map(|&setting| setting.to_owned()).collect(), broker: None }
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        TestBus { root, settings, filter: "debug", broker: None }
+    }
+
+    /// Lets brokers from now on log what they log unless told otherwise.
+    pub fn log_as_usual(&mut self) {
+        self.filter = "info";
     }
 
     /// The command that starts a broker here.
     pub fn broker_command(&self) -> Command {
         let mut command = command("pipebusd");
-        command.args(["--bus", &self.address(), "--log", "debug"]);
+        command.args(["--bus", &self.address(), "--log", self.filter]);
         for setting in &self.settings {
             command.args(["--set", setting]);
         }

@@ -10,7 +10,9 @@ use std::process::{Command, Stdio};
 
 use pipebus_client::{Client, Delivery, GapCause, Subscription};
 use pipebus_tests::raw::{RawClient, make_fifo};
-use pipebus_tests::{OTHER_UID, Process, TestBus, as_user, binary, can_change_user, soon, wait_for, wait_until};
+use pipebus_tests::{
+    EVERYONE, OTHER_UID, Process, TestBus, as_user, binary, can_change_user, soon, wait_for, wait_until,
+};
 
 /// Two clients that were connected before something happened.
 struct Pair {
@@ -57,7 +59,7 @@ fn inode(path: &Path) -> Option<u64> {
 
 #[tokio::test]
 async fn a_door_that_was_removed_is_made_anew_under_the_same_broker() {
-    let bus = TestBus::start_with(&["door.access=everyone"]);
+    let bus = TestBus::start_with(&EVERYONE);
     let mut pair = Pair::connect(&bus).await;
     let aside = bus.scratch().join("aside");
     let ways: [&dyn Fn(&Path); 3] =

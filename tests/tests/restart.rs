@@ -47,40 +47,6 @@ async fn a_client_killed_in_mid_message_leaves_no_trace_of_it() {
     }
 }
 
-#[test]
-fn who_breaks_the_protocol_is_told_how_and_disconnected() {
-    let bus = TestBus::start();
-    let check = |what: &str, break_it: &dyn Fn(&mut RawClient, pipebus_proto::topic::InstanceId)| {
-        let (mut raw, welcome) = RawClient::connect(&bus.place());
-        break_it(&mut raw, welcome.client);
-        let Some(Control::Refused { text, .. }) = raw.hear() else { panic!("{what}: not refused") };
-        assert_eq!(raw.hear(), Some(Control::Goodbye { cause: Farewell::Protocol }), "{what}: {text}");
-        assert_eq!(raw.hear(), None);
-        wait_for("the pipe to be closed", || raw.is_gone().then_some(()));
-    };
-    use pipebus_proto::topic::{InstanceId, TopicId};
-    check("no frame", &|raw, _| raw.write(&[0xff; 64]));
-    check("a topic that was not declared", &|raw, me| raw.write(&message(me, TopicId(900), 1, b"x")));
-    check("another's topic", &|raw, me| {
-        let (mut other, _) = RawClient::connect(&bus.place());
-        let topic = other.declare("others");
-        raw.write(&message(me, topic, 1, b"x"));
-    });
-    check("another's id", &|raw, me| {
-        let topic = raw.declare("mine");
-        raw.write(&message(InstanceId(me.0 + 1), topic, 1, b"x"));
-    });
-    check("a sequence that jumps", &|raw, me| {
-        let topic = raw.declare("mine");
-        raw.write(&message(me, topic, 2, b"x"));
-    });
-    // One that only says something odd stays.
-    let (mut raw, _) = RawClient::connect(&bus.place());
-    raw.say(&Control::Pong { token: 1 });
-    assert!(matches!(raw.hear(), Some(Control::Refused { .. })));
-    raw.declare("still/here");
-}
-
 #[tokio::test]
 async fn clients_of_a_killed_broker_come_back_and_tell_of_the_gap() {
     let mut bus = TestBus::start();

@@ -44,6 +44,8 @@ pub enum Action {
     Request,
     /// Answer what is asked on a topic.
     Serve,
+    /// Make publishers wait for a subscription with overflow `block`; without it, what it has no room for is dropped.
+    Block,
     /// Watch the messages of others on a topic.
     Monitor,
     /// Ask the broker, or hear from it, on one of its own topics, those that start with `$`.
@@ -52,12 +54,13 @@ pub enum Action {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Action; 7] = [
+    pub const ALL: [Action; 8] = [
         Action::Connect,
         Action::Publish,
         Action::Subscribe,
         Action::Request,
         Action::Serve,
+        Action::Block,
         Action::Monitor,
         Action::Admin,
     ];
@@ -70,6 +73,7 @@ impl Action {
             Action::Subscribe => "subscribe",
             Action::Request => "request",
             Action::Serve => "serve",
+            Action::Block => "block",
             Action::Monitor => "monitor",
             Action::Admin => "admin",
         }

@@ -48,7 +48,7 @@ fn arrive(broker: &Arc<Broker>, conductor: &Conductor) -> Client {
     for pipe in [rustix::fd::AsFd::as_fd(&up), rustix::fd::AsFd::as_fd(&writer)] {
         rustix::pipe::fcntl_setpipe_size(pipe, 1).unwrap();
     }
-    tokio::spawn(serve(broker.clone(), arrived(reader, writer), (), conductor.view()));
+    tokio::spawn(serve(broker.clone(), arrived(reader, writer), Turn::default(), conductor.view()));
     Client { up, down, buffer: BytesMut::new(), sequence: 0 }
 }
 
@@ -198,7 +198,7 @@ async fn a_client_that_left_leaves_nothing_in_the_bus() {
 async fn an_instance_is_small_while_it_waits() {
     let (_up, reader) = pipe::pipe().unwrap();
     let (writer, _down) = pipe::pipe().unwrap();
-    let life = serve(broker(4096), arrived(reader, writer), (), Conductor::new().view());
+    let life = serve(broker(4096), arrived(reader, writer), Turn::default(), Conductor::new().view());
     // With tokio's 96 bytes that is a task of 640, and the next larger has 768. What happens when it wakes is in boxes.
     assert!(size_of_val(&life) <= 544, "{}", size_of_val(&life));
 }

@@ -7,15 +7,15 @@
 mod accounts;
 mod directory;
 mod leftovers;
+mod sweep;
 mod watch;
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use pipebus_proto::control::{Identity, Reason, Regarding};
 use pipebus_proto::frame::PROTOCOL_VERSION;
@@ -29,24 +29,32 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 use tokio::net::unix::pipe;
 use tokio::runtime::Handle;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 pub(crate) use self::accounts::{group_named, groups_of, user_named};
 use self::directory::{BusDirectory, failed};
-use self::leftovers::LEFTOVER_AGE;
+use self::sweep::Sweep;
+pub(crate) use self::watch::Closed;
 use self::watch::Watch;
 use super::{Access, Arrived, BindError};
 use crate::config::DoorSection;
 use crate::core::policy::Peer;
 use crate::core::refused::Refused;
-
-pub(crate) use self::watch::Closed;
-
-/// How often garbage at the door is logged at most.
-const GARBAGE_WARNING_INTERVAL: Duration = Duration::from_secs(10);
+use crate::episode::{self, Episode};
 
 /// How much is read from the door at once; as much as the kernel keeps in a FIFO by default.
 const DOOR_BYTES: usize = 64 * 1024;
+
+/// How often it is read before what has come is looked at.
+const DOOR_READS_MAX: usize = 16;
+
+/// After so many knocks that lead nowhere all else has its turn.
+const UNFIT_TURN: u64 = 32;
+
+/// So many knocks at once may be a flood of such that lead nowhere. One look at who is there costs less than trying each,
+/// as long as there are not many times more who are there than have knocked.
+const CROWD: usize = 64;
+const THERE_PER_KNOCK_MAX: usize = 16;
 
 /// A door that another process made and holds.
 pub type Inherited = OwnedFd;
@@ -127,17 +135,44 @@ pub(crate) fn try_write(writer: &Writer, pieces: &[IoSlice<'_>]) -> io::Result<u
     Ok(rustix::io::writev(writer, pieces)?)
 }
 
+/// What whoever writes to the door can make happen as often as it likes.
+#[derive(Default)]
+struct Told {
+    garbage: Episode,
+    unfit: Episode,
+    exhausted: Episode,
+}
+
+impl Told {
+    /// Says what is to be said now.
+    fn tell(&mut self) {
+        if let Some(bytes) = self.garbage.due() {
+            warn!(bytes, "something that is no knock was written to the door");
+        }
+        if let Some(knocks) = self.unfit.due() {
+            info!(knocks, "knocks led nowhere; log debug to see why each did");
+        }
+        if let Some(clients) = self.exhausted.due() {
+            warn!(
+                clients,
+                "file descriptors have run out, so clients are turned away; raise LimitNOFILE or lower \
+                 limits.instances_max"
+            );
+        }
+    }
+}
+
 /// The broker's end of the door.
 pub(crate) struct Listener {
     door: pipe::Receiver,
     finder: KnockFinder,
+    /// Found, and not answered yet.
+    knocks: VecDeque<Knock>,
     /// Given up when file descriptors run out, so that one more client can be told so.
     spare: VecDeque<File>,
+    sweep: Sweep,
     watch: Watch,
-    /// When leftovers were last swept.
-    swept: tokio::time::Instant,
-    /// When garbage at the door was last logged.
-    warned: Option<tokio::time::Instant>,
+    told: Told,
     /// The last to go: with it goes the lock.
     directory: BusDirectory,
 }
@@ -157,13 +192,17 @@ impl Listener {
             None => directory.make_door(access, group)?,
         };
         let door = pipe::Receiver::from_owned_fd(door).map_err(failed("listen on", &place.door()))?;
+        let mut sweep = Sweep::new(place.instances());
+        // What a killed broker left behind, before anybody comes.
+        sweep.take_turn();
         let mut listener = Listener {
             door,
             finder: KnockFinder::default(),
+            knocks: VecDeque::new(),
             spare: VecDeque::new(),
+            sweep,
             watch: Watch::new(access.clone(), group.to_owned()),
-            swept: tokio::time::Instant::now(),
-            warned: None,
+            told: Told::default(),
             directory,
         };
         listener.keep_spare();
@@ -176,35 +215,75 @@ impl Listener {
     /// A client is taken only when returned; half a knock is kept.
     pub(crate) async fn accept(&mut self, home: &Handle) -> Result<Arrived, Closed> {
         loop {
-            while let Some(knock) = self.finder.next_knock() {
+            let mut unfit = 0;
+            while let Some(knock) = self.knocks.pop_front() {
                 match self.meet(&knock, home) {
                     Ok(arrived) => return Ok(arrived),
-                    Err(unfit) => {
-                        debug!(id = %knock.id, reason = %unfit, "a knock led nowhere");
-                        tokio::task::yield_now().await;
+                    Err(why) => {
+                        debug!(id = %knock.id, reason = %why, "a knock led nowhere");
+                        self.told.unfit.add(1);
+                        unfit += 1;
+                        if unfit % UNFIT_TURN == 0 {
+                            tokio::task::yield_now().await;
+                        }
                     }
                 }
             }
-            self.warn_of_garbage();
-            if self.swept.elapsed() >= LEFTOVER_AGE {
-                self.swept = tokio::time::Instant::now();
-                self.directory.sweep();
-            }
+            self.told.tell();
             if let Some(door) = self.watch.look(&mut self.directory)? {
                 self.change_door(door)?;
             }
             tokio::select! {
                 ready = self.door.readable() => ready?,
                 () = tokio::time::sleep_until(self.watch.next()) => continue,
+                () = tokio::time::sleep_until(self.sweep.due()) => {
+                    self.sweep.take_turn();
+                    episode::tell_rest();
+                    continue;
+                }
             }
-            let mut bytes = vec![0; DOOR_BYTES];
             // Whoever floods the door is not to keep the broker from all else.
             tokio::task::yield_now().await;
+            self.empty_door()?;
+        }
+    }
+
+    /// Takes what is at the door, and what comes while it is taken: in a flood there is room for others only now.
+    fn empty_door(&mut self) -> io::Result<()> {
+        let mut bytes = vec![0; DOOR_BYTES];
+        for _ in 0..DOOR_READS_MAX {
             match self.door.try_read(&mut bytes) {
-                Ok(count) => self.finder.push(&bytes[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.into()),
+                Ok(count) => {
+                    self.find_knocks(&bytes[..count]);
+                    if count < DOOR_BYTES {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
             }
+        }
+        self.thin_out();
+        Ok(())
+    }
+
+    fn find_knocks(&mut self, bytes: &[u8]) {
+        self.finder.push(bytes);
+        self.knocks.extend(std::iter::from_fn(|| self.finder.next_knock()));
+        self.told.garbage.add(self.finder.take_garbage());
+    }
+
+    /// In a crowd, leaves out knocks that lead nowhere, so that whoever floods the door has nothing but its own work: the
+    /// sooner the door is emptied again, the more room there is for others.
+    fn thin_out(&mut self) {
+        if self.knocks.len() < CROWD {
+            return;
+        }
+        // Whoever has knocked has made its FIFOs before, so it is among them; and nobody is met twice.
+        if let Some(mut there) = self.directory.who_is_there(self.knocks.len() * THERE_PER_KNOCK_MAX) {
+            let found = self.knocks.len();
+            self.knocks.retain(|knock| there.remove(&knock.id));
+            self.told.unfit.add((found - self.knocks.len()) as u64);
         }
     }
 
@@ -212,7 +291,7 @@ impl Listener {
     fn change_door(&mut self, door: OwnedFd) -> io::Result<()> {
         let mut bytes = vec![0; DOOR_BYTES];
         if let Ok(count) = rustix::io::read(&self.door, &mut bytes) {
-            self.finder.push(&bytes[..count]);
+            self.find_knocks(&bytes[..count]);
         }
         self.door = pipe::Receiver::from_owned_fd(door)?;
         Ok(())
@@ -229,14 +308,28 @@ impl Listener {
                 say_no(&arrived.writer, Refused::wrong_version(version));
                 Err(Unfit::Version(version))
             }
-            other => other.map(|(arrived, _)| arrived),
+            Err(Unfit::System(error)) if error.kind() == io::ErrorKind::NotFound => Err(Unfit::System(error)),
+            Err(unfit) => {
+                // Who is unfit or dead does not get better, and is not to be met again and again.
+                self.directory.remove_pair(&knock.id);
+                Err(unfit)
+            }
+            Ok((arrived, _)) => Ok(arrived),
         }
     }
 
     fn open_pair(&self, knock: &Knock, home: &Handle) -> Result<(Arrived, u16), Unfit> {
-        let (up_path, down_path) = (self.directory.place().up(&knock.id), self.directory.place().down(&knock.id));
-        let down = open_fifo(&down_path, OFlags::WRONLY)?;
-        let up = open_fifo(&up_path, OFlags::RDONLY)?;
+        let down = open_fifo(&self.directory.place().down(&knock.id), OFlags::WRONLY)?;
+        let up = open_fifo(&self.directory.place().up(&knock.id), OFlags::RDONLY);
+        if let Err(Unfit::System(error)) = &up
+            && is_exhaustion(error)
+            && self.check(&down).is_ok()
+        {
+            // Now: closed without a word, and opened anew for it, the pipe would look to the client as if this broker had
+            // come and gone.
+            say_no(&down, exhausted());
+        }
+        let up = up?;
         let (down_facts, up_facts) = (self.check(&down)?, self.check(&up)?);
         let (down_uid, up_uid) = (down_facts.st_uid, up_facts.st_uid);
         if down_uid != up_uid {
@@ -246,8 +339,7 @@ impl Listener {
         if (down_facts.st_dev, down_facts.st_ino) == (up_facts.st_dev, up_facts.st_ino) {
             return Err(Unfit::Same);
         }
-        let _ = fs::remove_file(&up_path);
-        let _ = fs::remove_file(&down_path);
+        self.directory.remove_pair(&knock.id);
         let peer = Peer { identity: Identity::Unix { uid: up_uid }, pid: lock_holder(&up) };
         let _entered = home.enter();
         let arrived = Arrived { reader: Reader::from_owned_fd(up)?, writer: Writer::new(down, home.clone()), peer };
@@ -272,28 +364,12 @@ impl Listener {
 
     /// With the spare descriptors given up, there is room to tell one client that there is none.
     fn tell_exhausted(&mut self, knock: &Knock, home: &Handle) {
-        warn!(
-            "file descriptors have run out, so a client is turned away; raise LimitNOFILE or lower limits.instances_max"
-        );
+        self.told.exhausted.add(1);
         self.spare.clear();
         if let Ok((arrived, _)) = self.open_pair(knock, home) {
-            let text = "the broker has no file descriptors left; try again later";
-            say_no(&arrived.writer, Refused::new(Reason::Exhausted, text));
+            say_no(&arrived.writer, exhausted());
         }
         self.keep_spare();
-    }
-
-    /// Now and then: whoever writes garbage could otherwise fill the log.
-    fn warn_of_garbage(&mut self) {
-        let lately = self.warned.is_some_and(|time| time.elapsed() < GARBAGE_WARNING_INTERVAL);
-        if lately {
-            return;
-        }
-        let bytes = self.finder.take_garbage();
-        if bytes > 0 {
-            warn!(bytes, "something that is no knock was written to the door");
-            self.warned = Some(tokio::time::Instant::now());
-        }
     }
 
     fn keep_spare(&mut self) {
@@ -305,7 +381,7 @@ impl Drop for Listener {
     /// If the next broker will have the same door, it is given back the knocks that have been read and not answered.
     fn drop(&mut self) {
         if self.directory.leaves_door() {
-            while let Some(knock) = self.finder.next_knock() {
+            for knock in &self.knocks {
                 let _ = rustix::io::write(&self.door, &knock.encode());
             }
         }
@@ -383,9 +459,13 @@ fn lock_holder(fd: &OwnedFd) -> Option<u32> {
 }
 
 /// Tells a client no, if its pipe takes that at once; otherwise it will see its pipes closed.
-fn say_no(writer: &Writer, refused: Refused) {
+fn say_no(pipe: impl AsFd, refused: Refused) {
     let frame = encode_control(&refused.about(Regarding::Connection));
-    let _ = try_write(writer, &[IoSlice::new(&frame)]);
+    let _ = rustix::io::write(pipe, &frame);
+}
+
+fn exhausted() -> Refused {
+    Refused::new(Reason::Exhausted, "the broker has no file descriptors left; try again later")
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {
@@ -397,7 +477,9 @@ mod tests {
     use super::*;
     use pipebus_proto::knock::KnockId;
     use rustix::fs::CWD;
+    use std::fs;
     use std::os::unix::fs::DirBuilderExt;
+    use std::time::Duration;
 
     /// A bus whose door somebody else made, and that door.
     fn held_bus(root: &Path) -> (Place, OwnedFd) {

@@ -117,6 +117,7 @@ impl<T: Clone> Bus<T> {
             None => (None, false, None),
         };
         let listens = listens.filter(|_| self.may_get(instance, Role::Subscribe, &name));
+        let listens = listens.map(|overflow| self.allowed_overflow(instance, overflow, &name));
         let serves = serves && self.may_get(instance, Role::Serve, &name);
         let Some(declared) = self.topics.get_mut(&topic) else { return };
         let served = declared.servers.contains(&instance);
@@ -144,6 +145,19 @@ impl<T: Clone> Bus<T> {
         let Some(peer) = self.instances.get(&instance).map(|instance| instance.peer.clone()) else { return false };
         let groups = self.groups(&peer.identity);
         self.judge(Some(instance), &peer, &groups, action_of(role, topic.as_str()), Some(topic)).is_ok()
+    }
+
+    /// Whoever may not make publishers wait loses what they would wait for.
+    fn allowed_overflow(&mut self, instance: InstanceId, overflow: Overflow, topic: &Topic) -> Overflow {
+        if overflow != Overflow::Block {
+            return overflow;
+        }
+        let Some(peer) = self.instances.get(&instance).map(|instance| instance.peer.clone()) else { return overflow };
+        let groups = self.groups(&peer.identity);
+        match self.judge(Some(instance), &peer, &groups, Action::Block, Some(topic)) {
+            Ok(()) => Overflow::Block,
+            Err(_) => Overflow::DropNewest,
+        }
     }
 
     /// The groups of a user who is connected.

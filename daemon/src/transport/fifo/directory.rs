@@ -1,18 +1,19 @@
 //! The bus's directory: made or taken over, locked, and left as it was found.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use pipebus_proto::knock::KnockId;
 use pipebus_proto::place::Place;
 use pipebus_proto::trust;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
-use super::leftovers::Leftovers;
 use crate::transport::{Access, BindError};
 
 /// The directory of a bus that this broker has. Dropped, what it made is removed, and the lock given up last: another
@@ -25,7 +26,6 @@ pub(super) struct BusDirectory {
     gid: u32,
     /// Whether the door and all that clients need to knock stay when this broker ends.
     leaves_door: bool,
-    leftovers: Leftovers,
     /// What clients find by its name, as long as nobody removes it: see [`super::watch`].
     pub(super) ours: Ours,
 }
@@ -62,15 +62,13 @@ impl BusDirectory {
         if made {
             removed_at_end.push(place.instances());
         }
-        let mut directory = BusDirectory {
+        let directory = BusDirectory {
             place: place.clone(),
             made: removed_at_end,
             gid,
             leaves_door: false,
-            leftovers: Leftovers::default(),
             ours: Ours { directory, lock, instances, door: None },
         };
-        directory.sweep();
         Ok(directory)
     }
 
@@ -125,12 +123,23 @@ impl BusDirectory {
         self.leaves_door
     }
 
-    /// Removes FIFOs of clients that died before they were let in.
-    pub(super) fn sweep(&mut self) {
-        let removed = self.leftovers.sweep(&self.place.instances());
-        if removed > 0 {
-            info!(removed, "swept FIFOs that clients left behind");
+    /// Takes away the names of an instance's FIFOs.
+    pub(super) fn remove_pair(&self, id: &KnockId) {
+        for path in [self.place.up(id), self.place.down(id)] {
+            let _ = fs::remove_file(path);
         }
+    }
+
+    /// Whose FIFOs have names, unless there are more than so many, or it can't be told.
+    pub(super) fn who_is_there(&self, entries_max: usize) -> Option<HashSet<KnockId>> {
+        let mut there = HashSet::new();
+        for (count, entry) in fs::read_dir(self.place.instances()).ok()?.enumerate() {
+            if count >= entries_max {
+                return None;
+            }
+            there.extend(entry.ok()?.file_name().to_str().and_then(Place::id_of_down));
+        }
+        Some(there)
     }
 }
 

@@ -4,7 +4,6 @@
 //! and a FIFO of now looks old; back, and an old one looks as if it were from the future. So nothing is swept until the
 //! wall clock has run as evenly as the steady one for as long as a client may take.
 
-use std::fs::{self, DirEntry};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -35,28 +34,26 @@ struct Believed {
     since: Instant,
 }
 
+/// A moment at which FIFOs are looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    wall: SystemTime,
+    /// It is the first.
+    begins: bool,
+    /// The wall clock can be believed.
+    is_believed: bool,
+}
+
 impl Leftovers {
-    /// Removes what is left over. Returns how many files that were.
-    pub(super) fn sweep(&mut self, instances: &Path) -> usize {
-        self.sweep_at(instances, SystemTime::now(), Instant::now())
+    /// This moment, and what is known of the clocks.
+    pub(super) fn now(&mut self) -> Moment {
+        self.at(SystemTime::now(), Instant::now())
     }
 
-    fn sweep_at(&mut self, instances: &Path, wall: SystemTime, steady: Instant) -> usize {
+    fn at(&mut self, wall: SystemTime, steady: Instant) -> Moment {
         let begins = self.believed.is_none();
-        let even_for = self.look_at_clocks(wall, steady);
-        if !begins && even_for < LEFTOVER_AGE {
-            return 0;
-        }
-        let Ok(entries) = fs::read_dir(instances) else { return 0 };
-        let left_over = |entry: &DirEntry| {
-            let Ok(modified) = entry.metadata().and_then(|facts| facts.modified()) else { return false };
-            match wall.duration_since(modified) {
-                Ok(age) => age > LEFTOVER_AGE && !(begins && is_somebodys(&entry.path())),
-                // From before the clock was set back, if it was not now.
-                Err(ahead) => ahead.duration() > CLOCK_SLACK && !begins,
-            }
-        };
-        entries.flatten().filter(left_over).filter(|entry| fs::remove_file(entry.path()).is_ok()).count()
+        let is_believed = self.look_at_clocks(wall, steady) >= LEFTOVER_AGE;
+        Moment { wall, begins, is_believed }
     }
 
     /// How long the wall clock has not been set, as far as is known.
@@ -67,6 +64,18 @@ impl Leftovers {
         let since = if difference > CLOCK_SLACK { steady } else { before.since };
         self.believed = Some(Believed { wall, steady, since });
         steady.saturating_duration_since(since)
+    }
+}
+
+impl Moment {
+    /// Whether a FIFO that was last changed then is a client's that has died.
+    pub(super) fn is_left_over(&self, path: &Path, modified: SystemTime) -> bool {
+        match self.wall.duration_since(modified) {
+            Ok(age) if age <= LEFTOVER_AGE => false,
+            Ok(_) => self.is_believed || (self.begins && !is_somebodys(path)),
+            // From before the clock was set back, if it was not now.
+            Err(ahead) => self.is_believed && ahead.duration() > CLOCK_SLACK,
+        }
     }
 }
 
@@ -99,6 +108,16 @@ mod tests {
         (directory, paths)
     }
 
+    /// Removes what is left over. Returns how many files that were.
+    fn sweep_at(leftovers: &mut Leftovers, paths: &[PathBuf], wall: SystemTime, steady: Instant) -> usize {
+        let moment = leftovers.at(wall, steady);
+        let is_left_over = |path: &&PathBuf| {
+            let modified = std::fs::metadata(path).and_then(|facts| facts.modified());
+            modified.is_ok_and(|modified| moment.is_left_over(path, modified))
+        };
+        paths.iter().filter(is_left_over).map(|path| std::fs::remove_file(path).unwrap()).count()
+    }
+
     fn there(paths: &[PathBuf]) -> Vec<bool> {
         paths.iter().map(|path| path.exists()).collect()
     }
@@ -106,13 +125,13 @@ mod tests {
     #[test]
     fn what_is_old_goes_and_what_is_young_stays() {
         let (wall, steady) = (SystemTime::now(), Instant::now());
-        let (directory, paths) = instances(&[wall - 10 * MINUTE, wall - MINUTE, wall + MINUTE]);
+        let (_directory, paths) = instances(&[wall - 10 * MINUTE, wall - MINUTE, wall + MINUTE]);
         let mut leftovers = Leftovers::default();
-        assert_eq!(leftovers.sweep_at(directory.path(), wall, steady), 1);
+        assert_eq!(sweep_at(&mut leftovers, &paths, wall, steady), 1);
         assert_eq!(there(&paths), [false, true, true], "at the start nobody knows whether the clock was just set back");
-        leftovers.sweep_at(directory.path(), wall + 3 * MINUTE, steady + 3 * MINUTE);
+        sweep_at(&mut leftovers, &paths, wall + 3 * MINUTE, steady + 3 * MINUTE);
         assert_eq!(there(&paths), [false, false, true]);
-        leftovers.sweep_at(directory.path(), wall + 6 * MINUTE, steady + 6 * MINUTE);
+        sweep_at(&mut leftovers, &paths, wall + 6 * MINUTE, steady + 6 * MINUTE);
         assert_eq!(there(&paths), [false, false, false]);
     }
 
@@ -120,14 +139,14 @@ mod tests {
     fn a_clock_that_is_set_forward_does_not_make_a_young_fifo_old() {
         let (wall, steady) = (SystemTime::now(), Instant::now());
         let mut leftovers = Leftovers::default();
-        let (directory, paths) = instances(&[wall + 3 * MINUTE]);
-        leftovers.sweep_at(directory.path(), wall, steady);
+        let (_directory, paths) = instances(&[wall + 3 * MINUTE]);
+        sweep_at(&mut leftovers, &paths, wall, steady);
         // The FIFO was made a second before the clock jumps.
-        leftovers.sweep_at(directory.path(), wall + HOUR, steady + 3 * MINUTE);
+        sweep_at(&mut leftovers, &paths, wall + HOUR, steady + 3 * MINUTE);
         assert_eq!(there(&paths), [true]);
-        leftovers.sweep_at(directory.path(), wall + HOUR + MINUTE, steady + 4 * MINUTE);
+        sweep_at(&mut leftovers, &paths, wall + HOUR + MINUTE, steady + 4 * MINUTE);
         assert_eq!(there(&paths), [true], "its client may still wait");
-        leftovers.sweep_at(directory.path(), wall + HOUR + 3 * MINUTE, steady + 6 * MINUTE);
+        sweep_at(&mut leftovers, &paths, wall + HOUR + 3 * MINUTE, steady + 6 * MINUTE);
         assert_eq!(there(&paths), [false], "nobody waits for so long");
     }
 
@@ -135,11 +154,11 @@ mod tests {
     fn a_clock_that_is_set_back_does_not_keep_leftovers_for_ever() {
         let (wall, steady) = (SystemTime::now(), Instant::now());
         let mut leftovers = Leftovers::default();
-        let (directory, paths) = instances(&[wall + MINUTE]);
-        leftovers.sweep_at(directory.path(), wall, steady);
-        leftovers.sweep_at(directory.path(), wall - HOUR, steady + 3 * MINUTE);
+        let (_directory, paths) = instances(&[wall + MINUTE]);
+        sweep_at(&mut leftovers, &paths, wall, steady);
+        sweep_at(&mut leftovers, &paths, wall - HOUR, steady + 3 * MINUTE);
         assert_eq!(there(&paths), [true], "its client may still wait");
-        leftovers.sweep_at(directory.path(), wall - HOUR + 3 * MINUTE, steady + 6 * MINUTE);
+        sweep_at(&mut leftovers, &paths, wall - HOUR + 3 * MINUTE, steady + 6 * MINUTE);
         assert_eq!(there(&paths), [false]);
     }
 }

@@ -46,13 +46,24 @@ fn reached(world: &mut World) -> Vec<(Limit, u64)> {
 
 #[test]
 fn a_subscription_gets_of_its_pattern_what_is_allowed() {
-    let subscribe = allow(&[Action::Subscribe], &["sensors/**"]);
+    let subscribe = allow(&[Action::Subscribe, Action::Block], &["sensors/**"]);
     let mut world = world(vec![connect(), subscribe, allow(&[Action::Publish], &[])], 2);
     assert_eq!(world.subscribe(1, 1, "**"), "1:subscribed#1");
     world.declare(2, "secrets/a");
     world.declare(2, "sensors/a");
     assert_eq!(world.targets(TopicId(2)), []);
     assert_eq!(world.targets(TopicId(3)), [(1, Overflow::Block)]);
+}
+
+#[test]
+fn who_may_not_make_publishers_wait_loses_messages_instead() {
+    let subscribe = allow(&[Action::Subscribe, Action::Publish], &[]);
+    let mut world = world(vec![connect(), subscribe, allow(&[Action::Block], &["jobs/**"])], 1);
+    world.subscribe(1, 1, "**");
+    world.declare(1, "jobs/a");
+    world.declare(1, "sensors/a");
+    assert_eq!(world.targets(TopicId(2)), [(1, Overflow::Block)]);
+    assert_eq!(world.targets(TopicId(3)), [(1, Overflow::DropNewest)]);
 }
 
 #[test]
@@ -128,7 +139,7 @@ fn who_may_not_be_here_any_more_is_sent_away_and_cut_off_at_once() {
 
 #[test]
 fn a_user_that_joins_or_leaves_a_group_gets_and_loses_at_once() {
-    let of_group = rule(true, Who::Group(USERS), &[Action::Publish, Action::Subscribe], &[]);
+    let of_group = rule(true, Who::Group(USERS), &[Action::Publish, Action::Subscribe, Action::Block], &[]);
     let mut world = world(vec![connect(), of_group], 2);
     assert_eq!(world.declare(1, "a"), "1:Forbidden");
     let user = Identity::Unix { uid: USER };
