@@ -98,7 +98,7 @@ fn nothing_is_left_unfinished() {
 
 #[test]
 fn every_file_that_the_documents_name_is_there() {
-    for document in ["README.md", "ARCHITECTURE.md", "systemd/README.md"] {
+    for document in ["README.md", "ARCHITECTURE.md", "SECURITY.md", "systemd/README.md"] {
         let text = fs::read_to_string(root().join(document)).unwrap();
         let folder = root().join(document).parent().unwrap().to_owned();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -107,5 +107,18 @@ fn every_file_that_the_documents_name_is_there() {
                 assert!(folder.join(path).exists(), "{document} links to {path}, which is not there");
             }
         }
+    }
+}
+
+#[test]
+fn every_test_that_the_security_document_names_is_there() {
+    let code: String =
+        ["tests/tests", "daemon/src", "daemon/tests"].map(sources).concat().into_iter().map(|(_, text)| text).collect();
+    let text = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let quoted = text.split('`').skip(1).step_by(2);
+    let names: Vec<&str> = quoted.filter(|name| name.matches('_').count() >= 4 && !name.contains('.')).collect();
+    assert!(names.len() > 50, "{names:?}");
+    for name in names {
+        assert!(code.contains(&format!("fn {name}(")), "SECURITY.md names {name}, which is no test");
     }
 }
