@@ -53,7 +53,7 @@ impl Queue {
             self.bytes += rest.len();
             self.entries.push_front(Entry::Rest(rest));
         }
-        self.refusing = false;
+        self.refusing = None;
         self.stall.progress(self.is_idle(), now);
         self.settle();
     }
