@@ -420,6 +420,11 @@ impl<T: Clone> Bus<T> {
         self.users.review(now)
     }
 
+    /// How many requests wait for their answer.
+    pub fn open_requests(&self) -> usize {
+        self.requests.len()
+    }
+
     /// All declared topics.
     pub fn topics(&self) -> impl ExactSizeIterator<Item = (TopicId, &Declared)> {
         self.topics.iter().map(|(id, topic)| (*id, topic))
