@@ -4,7 +4,8 @@
 //!
 //!     PIPEBUS_SEED=1234 cargo test -p pipebusd --test simulation
 //!
-//! More of them, from the first that is not in the usual run:
+//! What a fuzzer has found is a story, too: `PIPEBUS_TAPE=file` instead, with an absolute path. More of them, from the
+//! first that is not in the usual run:
 //!
 //!     PIPEBUS_SEEDS=1000000 cargo test --release -p pipebusd --test simulation
 
@@ -26,12 +27,15 @@ const SEEDS: u64 = 5000;
 
 #[test]
 fn everybody_gets_what_it_should_or_is_told_whatever_happens() {
+    if let Ok(file) = std::env::var("PIPEBUS_TAPE") {
+        return repeat(&std::fs::read(&file).unwrap(), &format!("PIPEBUS_TAPE={file}"));
+    }
     if let Some(seed) = number_in("PIPEBUS_SEED") {
-        return repeat(seed);
+        return repeat(&tape_of(seed), &format!("PIPEBUS_SEED={seed}"));
     }
     let seeds = number_in("PIPEBUS_SEEDS").map_or(0..SEEDS, |count| SEEDS..SEEDS + count);
     if let Some(seed) = first_failing(seeds) {
-        repeat(seed);
+        repeat(&tape_of(seed), &format!("PIPEBUS_SEED={seed}"));
         panic!("seed {seed} failed, and then did not");
     }
 }
@@ -83,17 +87,16 @@ fn first_failing(seeds: Range<u64>) -> Option<u64> {
     Some(found.into_inner()).filter(|seed| *seed != u64::MAX)
 }
 
-/// Plays a seed's story; if it goes wrong, makes it short and prints it.
-fn repeat(seed: u64) {
-    let tape = tape_of(seed);
+/// Plays a story; if it goes wrong, makes it short and prints it, with what to say to repeat it.
+fn repeat(tape: &[u8], name: &str) {
     let hook = take_hook();
     set_hook(Box::new(|_| {}));
-    let short = fails(&tape).then(|| shrunk(tape.clone()));
+    let short = fails(tape).then(|| shrunk(tape.to_vec()));
     set_hook(hook);
-    let Some(short) = short else { return play(&tape, true) };
+    let Some(short) = short else { return play(tape, true) };
     let steps = short.len().div_ceil(BLOCK_BYTES) - 2;
-    eprintln!("seed {seed} goes wrong; so do these {steps} steps. To repeat it:\n");
-    eprintln!("    PIPEBUS_SEED={seed} cargo test -p pipebusd --test simulation\n");
+    eprintln!("{name} goes wrong; so do these {steps} steps. To repeat it:\n");
+    eprintln!("    {name} cargo test -p pipebusd --test simulation\n");
     play(&short, true);
 }
 
