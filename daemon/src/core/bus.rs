@@ -78,12 +78,6 @@ struct Purposes {
 }
 
 impl Purposes {
-    fn only(purpose: Purpose) -> Purposes {
-        let mut only = Purposes::default();
-        *only.of(purpose) = Some(Standing::Declared);
-        only
-    }
-
     fn of(&mut self, purpose: Purpose) -> &mut Option<Standing> {
         match purpose {
             Purpose::Publish => &mut self.publish,
@@ -103,6 +97,9 @@ pub struct Declared {
     pub requesters: usize,
     /// Who serves its requests, in the order of their turns.
     pub servers: Vec<InstanceId>,
+    /// How many instances have declared it and not retracted it. Those who may not send there any more count too: what
+    /// they sent before may still wait somewhere, and a topic must not come again after it has gone.
+    holders: usize,
 }
 
 /// What the shell is to do.
@@ -167,7 +164,7 @@ impl<T: Clone> Bus<T> {
         };
         for topic in own {
             let id = bus.topic_id(topic);
-            bus.topics.entry(id).and_modify(|declared| declared.requesters += 1);
+            bus.topics.entry(id).and_modify(|declared| (declared.requesters, declared.holders) = (1, 1));
         }
         bus
     }
@@ -421,6 +418,11 @@ impl<T: Clone> Bus<T> {
     /// Which limits were reached since the last call. To be called every second or so.
     pub fn review(&mut self, now: Instant) -> Vec<Reached> {
         self.users.review(now)
+    }
+
+    /// How many requests wait for their answer.
+    pub fn open_requests(&self) -> usize {
+        self.requests.len()
     }
 
     /// All declared topics.

@@ -46,8 +46,8 @@ pub struct Queue {
     control_bytes: usize,
     /// Bytes taken by the writer and not yet written.
     in_flight: usize,
-    /// What was pushed last was handed back.
-    refusing: bool,
+    /// Whose span was handed back, if what was pushed last was: it waits as long as it is there.
+    refusing: Option<InstanceId>,
     /// What all queues of the user hold, and how much of that is this one's.
     account: Arc<Account>,
     charged: usize,
@@ -132,7 +132,7 @@ impl Queue {
             bytes_max,
             control_bytes: 0,
             in_flight: 0,
-            refusing: false,
+            refusing: None,
             account,
             charged: 0,
             topics_told: BTreeSet::new(),
@@ -145,9 +145,10 @@ impl Queue {
 
     /// Takes a span, or as much of it as its overflow policy lets it.
     pub fn push(&mut self, span: Span, overflow: Overflow, names: Introductions<'_>, now: Instant) -> Pushed {
-        self.stall.run(self.is_idle() && !self.refusing, now);
+        self.stall.run(self.is_idle() && self.refusing.is_none(), now);
+        let sender = span.sender;
         let pushed = self.push_span(span, overflow, names, now);
-        self.refusing = matches!(pushed, Pushed::Full(_));
+        self.refusing = matches!(pushed, Pushed::Full(_)).then_some(sender);
         if pushed != Pushed::Queued {
             let is_scarce = self.limit() < self.bytes_max;
             match pushed {
@@ -256,7 +257,7 @@ impl Queue {
     /// The client's pipe has taken so many bytes of what was taken from the queue.
     pub fn written(&mut self, bytes: usize, now: Instant) {
         self.in_flight -= bytes.min(self.in_flight);
-        self.refusing = false;
+        self.refusing = None;
         self.stall.progress(self.is_idle(), now);
         self.settle();
     }
@@ -282,6 +283,7 @@ impl Queue {
     /// The sender has left: tells the client, if it was told of the sender; returns whether it was.
     pub fn forget_sender(&mut self, sender: InstanceId) -> bool {
         self.unfinished.remove(&sender);
+        self.refusing.take_if(|waiting| *waiting == sender);
         let told = self.senders_told.remove(&sender);
         if told {
             self.push_note(encode_control(&Control::SenderGone { sender }));

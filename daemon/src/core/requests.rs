@@ -38,6 +38,16 @@ impl Requests {
         self.open.range(all_of(requester)).count()
     }
 
+    /// How many are under way in all.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether none is under way.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// Whether `server` is the one to answer `call`, and `topic` what it is about.
     pub fn is_open(&self, call: Call, topic: TopicId, server: InstanceId) -> bool {
         self.open.get(&call) == Some(&Open { topic, server })

@@ -1,7 +1,10 @@
-//! Any two texts as a topic and a pattern: what is accepted keeps the rules, and matching agrees with its definition.
+//! Any texts as a topic and two patterns: what is accepted keeps the rules, and matching and overlapping agree with
+//! their definitions.
 //!
-//! The texts are the lines of the input.
+//! The texts are the lines of the input; without a third, the second pattern is the topic.
 #![no_main]
+
+use std::collections::HashSet;
 
 use libfuzzer_sys::fuzz_target;
 use pipebus_proto::pattern::Pattern;
@@ -9,6 +12,7 @@ use pipebus_proto::topic::{TOPIC_BYTES_MAX, Topic};
 
 fuzz_target!(|input: &str| {
     let (topic, pattern) = input.split_once('\n').unwrap_or((input, input));
+    let (pattern, other) = pattern.split_once('\n').unwrap_or((pattern, topic));
     let topic_ok = keeps_rules(topic) && !topic.contains('*');
     let pattern_ok = keeps_rules(pattern)
         && pattern.split('/').all(|segment| !segment.contains('*') || segment == "*" || segment == "**");
@@ -27,7 +31,44 @@ fuzz_target!(|input: &str| {
     let segments: Vec<&str> = topic.segments().collect();
     let wanted: Vec<&str> = pattern.as_str().split('/').collect();
     assert_eq!(pattern.matches(&topic), !hidden && defined(&wanted, &segments));
+    let Ok(other) = Pattern::new(other) else { return };
+    check_overlap(&pattern, &other);
+    assert!(!(pattern.matches(&topic) && other.matches(&topic)) || pattern.overlaps(&other));
 });
+
+fn check_overlap(one: &Pattern, other: &Pattern) {
+    let overlap = one.overlaps(other);
+    assert_eq!(overlap, other.overlaps(one));
+    let apart = one.as_str().starts_with('$') != other.as_str().starts_with('$');
+    let [one, other] = [one, other].map(|pattern| pattern.as_str().split('/').collect::<Vec<_>>());
+    assert_eq!(overlap, !apart && meet(&one, &other));
+}
+
+/// The definition: both ends can be reached by taking the same segments, one after another.
+fn meet(one: &[&str], other: &[&str]) -> bool {
+    let (mut open, mut seen) = (vec![(0, 0)], HashSet::new());
+    while let Some((at, other_at)) = open.pop() {
+        if !seen.insert((at, other_at)) {
+            continue;
+        }
+        let (segment, other_segment) = (one.get(at), other.get(other_at));
+        let (many, other_many) = (segment == Some(&"**"), other_segment == Some(&"**"));
+        if many {
+            open.push((at + 1, other_at));
+        }
+        if other_many {
+            open.push((at, other_at + 1));
+        }
+        match (segment, other_segment) {
+            (None, None) => return true,
+            (Some(a), Some(b)) if a == b || a.starts_with('*') || b.starts_with('*') => {
+                open.push((at + usize::from(!many), other_at + usize::from(!other_many)));
+            }
+            _ => {}
+        }
+    }
+    false
+}
 
 fn keeps_rules(text: &str) -> bool {
     let bytes = 1..=TOPIC_BYTES_MAX;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pipebus_proto::control::{Control, Identity, Purpose, Regarding};
 use pipebus_proto::topic::{InstanceId, TopicId};
 
-use super::{Bus, Effect, Purposes};
+use super::{Bus, Effect};
 use crate::core::ingress::Standing;
 use crate::core::limits::Limits;
 use crate::core::policy::{Action, Group, Policy};
@@ -81,7 +81,10 @@ impl<T: Clone> Bus<T> {
         if let Some(purposes) = instance.declared.get_mut(&topic) {
             *purposes.of(purpose) = Some(Standing::Revoked);
         }
-        self.release(topic, Purposes::only(purpose));
+        // Not released: it may have sent what still waits somewhere.
+        if let Some(declared) = self.topics.get_mut(&topic) {
+            *declared.senders(purpose) -= 1;
+        }
         if expelled.is_none() {
             self.send(id, Control::Revoked { topic, purpose, text: refused.text });
         }

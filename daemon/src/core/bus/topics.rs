@@ -31,10 +31,9 @@ impl<T: Clone> Bus<T> {
         if let Some(user) = self.users.get_mut(&instance.peer.identity) {
             user.topics += declared_anew;
         }
-        if standing != Some(Standing::Declared)
-            && let Some(declared) = self.topics.get_mut(&id)
-        {
-            *declared.senders(purpose) += 1;
+        if let Some(declared) = self.topics.get_mut(&id) {
+            declared.holders += declared_anew;
+            *declared.senders(purpose) += usize::from(standing != Some(Standing::Declared));
         }
         Ok(id)
     }
@@ -81,7 +80,7 @@ impl<T: Clone> Bus<T> {
         self.last_topic += 1;
         let id = TopicId(self.last_topic);
         self.topic_ids.insert(topic.clone(), id);
-        let declared = Declared { name: topic.clone(), publishers: 0, requesters: 0, servers: Vec::new() };
+        let declared = Declared { name: topic.clone(), publishers: 0, requesters: 0, servers: Vec::new(), holders: 0 };
         self.topics.insert(id, declared);
         let introduction = encode_control(&Control::TopicInfo { topic: id, name: topic.to_string() });
         self.routes.set(id, Some(Route { topic: topic.clone(), introduction, targets: Vec::new() }));
@@ -104,12 +103,13 @@ impl<T: Clone> Bus<T> {
         }
     }
 
-    /// One less that sends to the topic; without any, the topic goes.
+    /// One less that has declared the topic; without any, the topic goes.
     pub(super) fn release(&mut self, topic: TopicId, purposes: Purposes) {
         let Some(declared) = self.topics.get_mut(&topic) else { return };
         declared.publishers -= usize::from(purposes.publish == Some(Standing::Declared));
         declared.requesters -= usize::from(purposes.request == Some(Standing::Declared));
-        if declared.publishers + declared.requesters > 0 {
+        declared.holders -= 1;
+        if declared.holders > 0 {
             return;
         }
         if let Some(declared) = self.topics.remove(&topic) {

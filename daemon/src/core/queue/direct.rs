@@ -35,9 +35,10 @@ impl Queue {
     /// Of the `bytes` that might be written at once so many have been. Where they end within a frame, `rest` is the
     /// rest of it, which comes before all else; whole frames that are left are pushed like any others.
     pub fn end_direct(&mut self, span: &Span, bytes: usize, written: usize, rest: Bytes, now: Instant) {
-        // The account has not been told: mostly all is written at once.
+        // The account has not been told: mostly all is written at once. Unless the queue has changed in the meantime.
         self.in_flight -= bytes;
         if written == 0 {
+            self.settle();
             return;
         }
         match span.part {
@@ -53,7 +54,7 @@ impl Queue {
             self.bytes += rest.len();
             self.entries.push_front(Entry::Rest(rest));
         }
-        self.refusing = false;
+        self.refusing = None;
         self.stall.progress(self.is_idle(), now);
         self.settle();
     }

@@ -307,6 +307,24 @@ fn one_large_message_to_a_slow_reader_is_no_stall() {
 }
 
 #[test]
+fn time_in_which_nobody_waited_any_more_is_no_stall() {
+    let now = start();
+    let (none, total) = (Limits::none(), Arc::new(Total::new(&Limits::none())));
+    let account = Arc::new(Account::new(total, &Limits { queued_bytes_per_user_max: FRAME, ..none }, now));
+    let queue = Queue::new(10 * FRAME, account.clone(), STALL_TIMEOUT, now);
+    let mut subscriber = Subscriber { queue, now };
+    // Others of its user hold all that there is.
+    account.charge_queued(0, FRAME);
+    assert!(matches!(subscriber.push(Block, message(1, FRAME).from(1)), Pushed::Full(_)));
+    subscriber.queue.forget_sender(InstanceId(1));
+    subscriber.wait(10 * STALL_TIMEOUT);
+    assert!(matches!(subscriber.push(Block, message(1, FRAME).from(2)), Pushed::Full(_)));
+    subscriber.wait(STALL_TIMEOUT);
+    subscriber.lose(Block, message(1, FRAME).from(2), 1);
+    account.charge_queued(FRAME, 0);
+}
+
+#[test]
 fn time_in_which_there_was_nothing_to_take_is_no_stall() {
     let mut subscriber = Subscriber::new(3 * FRAME);
     subscriber.wait(10 * STALL_TIMEOUT);

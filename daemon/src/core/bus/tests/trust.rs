@@ -111,6 +111,16 @@ fn a_new_policy_takes_what_is_not_allowed_any_more_and_says_so() {
 }
 
 #[test]
+fn a_topic_that_may_not_be_sent_to_any_more_stays_for_what_was_sent_before() {
+    let mut world = world(vec![allow(&Action::ALL, &[])], 2);
+    let topic = world.topic(1, "a");
+    assert_eq!(set_policy(&mut world, vec![connect()]), "1:revoked#2#Publish 1:revoked#2#Request routes");
+    assert_eq!(world.bus.topics().count(), 2);
+    assert_eq!(world.retract(1, topic), "routes topic-gone#2");
+    assert_eq!(world.bus.topics().count(), 1);
+}
+
+#[test]
 fn a_request_that_may_not_be_asked_any_more_fails() {
     let mut world = world(vec![allow(&Action::ALL, &[])], 2);
     let topic = world.topic(1, "a");

@@ -181,3 +181,15 @@ fn who_waits_while_a_message_is_written_past_the_queue_waits_as_long_as_any() {
     subscriber.queue(Block, messages(1..=1).from(2));
     subscriber.reads("m1*2");
 }
+
+#[test]
+fn what_was_not_written_past_the_queue_is_held_no_more() {
+    let mut subscriber = Subscriber::new(FRAME);
+    let span = subscriber.begin_direct(messages(1..=1)).unwrap();
+    // The account hears of what is in flight, since the queue has changed.
+    subscriber.queue.forget_topic(TopicId(40));
+    let held = subscriber.queue.queued_bytes();
+    assert_eq!(subscriber.queue.account.queued(), held);
+    assert!(subscriber.end_direct(&span, 0).is_some());
+    assert_eq!(subscriber.queue.account.queued(), held - span.bytes.len());
+}
