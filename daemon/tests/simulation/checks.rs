@@ -136,7 +136,13 @@ impl World {
     /// Who gets what is sent to a topic, and how.
     fn listeners(&self, topic: &Topic) -> BTreeMap<u32, Overflow> {
         let listeners = self.clients.iter().filter_map(|(id, client)| Some((*id, client.wants(topic).0?)));
-        listeners.filter(|(id, _)| self.may_get(*id, Role::Subscribe, topic)).collect()
+        let allowed = listeners.filter(|(id, _)| self.may_get(*id, Role::Subscribe, topic));
+        let may_block = |id: &u32| self.user_may(self.clients[id].user, Action::Block, Some(topic));
+        let as_allowed = |(id, overflow)| match overflow {
+            Overflow::Block if !may_block(&id) => (id, Overflow::DropNewest),
+            _ => (id, overflow),
+        };
+        allowed.map(as_allowed).collect()
     }
 
     fn servers(&self, topic: &Topic) -> BTreeSet<u32> {

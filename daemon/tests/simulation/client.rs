@@ -124,7 +124,14 @@ impl Declared {
 }
 
 impl Client {
-    pub(super) fn new(user: u8, introduction: Bytes, ingress: Ingress<u32>, down: Down, now: Instant) -> Client {
+    pub(super) fn new(
+        user: u8,
+        introduction: Bytes,
+        account: Arc<Account>,
+        ingress: Ingress<u32>,
+        down: Down,
+        now: Instant,
+    ) -> Client {
         Client {
             user,
             introduction,
@@ -134,7 +141,7 @@ impl Client {
             unheard: 0,
             correlation: 0,
             is_hostile: false,
-            account: ingress.account().clone(),
+            account,
             ingress,
             inbox: BytesMut::new(),
             sequence_in: 0,

@@ -14,7 +14,7 @@ use pipebus_proto::wire::encode_control;
 use pipebusd::core::account::{Account, Total};
 use pipebusd::core::bus::{Bus, Effect};
 use pipebusd::core::ingress::{Exchange, Ingress, Server, Standing};
-use pipebusd::core::limits::Limits;
+use pipebusd::core::limits::{Limit, Limits};
 use pipebusd::core::policy::{Action, Group, Peer, Policy};
 use pipebusd::core::queue::Queue;
 use pipebusd::core::routes::Routes;
@@ -70,6 +70,10 @@ impl Exchange<u32> for Shared {
 
     fn answered(&self, call: Call) {
         self.0.borrow_mut().handle_answered(call);
+    }
+
+    fn reached(&self, instance: InstanceId, limit: Limit) {
+        self.0.borrow().count(instance, limit);
     }
 }
 
@@ -173,7 +177,7 @@ impl World {
         let queue = Queue::new(self.limits.queue_bytes_max, account.clone(), self.limits.stall_timeout, self.now);
         let pipe_bytes = choices.one_of(&[1 << 16, 4096, 1000, 100, 1]);
         let down = Down::new(queue, account.clone(), pipe_bytes);
-        let client = Client::new(user, encode_control(&introduction), Ingress::new(id, account), down, self.now);
+        let client = Client::new(user, encode_control(&introduction), account, Ingress::new(id), down, self.now);
         self.clients.insert(id.0, client);
         self.carry_out();
     }
