@@ -4,6 +4,7 @@
 //! forgetting: what is dropped stands as a gap where it would have been.
 
 mod direct;
+mod dropping;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -378,25 +379,10 @@ impl Queue {
         }
     }
 
-    /// Whether a frame could fit if all were dropped that may be. If not, there is no sense in dropping any.
-    fn can_make_room(&self, frame_bytes: usize) -> bool {
-        let (stays, limit) = (self.bytes - self.droppable_bytes + self.in_flight, self.limit());
-        (stays == 0 && limit > 0) || stays + frame_bytes <= limit
-    }
-
     /// What of the span fits now, and the rest. An idle queue takes at least one frame, so nothing waits for ever.
     fn cut_to_room(&self, span: Span) -> (Option<Span>, Option<Span>) {
         match span.cut(self.room()) {
             (None, Some(whole)) if self.takes_any() => whole.cut_after(1),
-            parts => parts,
-        }
-    }
-
-    /// The newest frames of the span that fit now, and how many are older. An idle queue takes at least one.
-    fn newest_to_room(&self, span: Span) -> (Option<Span>, u32) {
-        let older = span.frames - 1;
-        match span.clone().newest(self.room()) {
-            (None, _) if self.takes_any() => (span.cut_after(older).1, older),
             parts => parts,
         }
     }
@@ -519,121 +505,6 @@ impl Queue {
         }
         self.insert_note(at, encode_control(&Control::Abort { sender }));
         at + 1
-    }
-
-    fn drop_newest(&mut self, rest: &Span) -> Pushed {
-        let messages = rest.messages();
-        self.lose(self.entries.len(), rest.topic, messages);
-        Pushed::Dropped { messages }
-    }
-
-    fn drop_oldest(&mut self, rest: Span, overflow: Overflow, names: Introductions<'_>) -> Pushed {
-        let before = self.dropped;
-        self.evict(rest.bytes.len());
-        let (newest, older) = self.newest_to_room(rest.clone());
-        if let Some(newest) = newest {
-            if older > 0 {
-                self.lose(self.entries.len(), rest.topic, u64::from(older));
-            }
-            self.append(newest, overflow, names);
-        } else {
-            let _ = self.drop_newest(&rest);
-        }
-        Pushed::Dropped { messages: self.dropped - before }
-    }
-
-    fn keep_latest(&mut self, rest: Span, overflow: Overflow, names: Introductions<'_>) -> Pushed {
-        let before = self.dropped;
-        let topic = rest.topic;
-        // In one pass: taking entries out of the middle, one by one, would take the square of their number.
-        for entry in std::mem::take(&mut self.entries) {
-            match entry {
-                Entry::Messages { span, overflow: Overflow::Latest }
-                    if span.topic == topic && span.part == Part::Whole =>
-                {
-                    self.discount(span.bytes.len(), Overflow::Latest);
-                    self.lose(self.entries.len(), topic, span.messages());
-                }
-                Entry::Gap { topic, messages } => {
-                    self.place_gap(self.entries.len(), topic, messages);
-                }
-                other => self.entries.push_back(other),
-            }
-        }
-        let older = rest.frames - 1;
-        if older > 0 {
-            self.lose(self.entries.len(), topic, u64::from(older));
-        }
-        if let (_, Some(newest)) = rest.cut_after(older) {
-            let _ = self.drop_oldest(newest, overflow, names);
-        }
-        Pushed::Dropped { messages: self.dropped - before }
-    }
-
-    /// Drops the oldest messages that may be dropped, until there is room for `wanted` bytes, or for as many as there
-    /// can be, or none are left.
-    fn evict(&mut self, wanted: usize) {
-        let wanted = wanted.min(self.limit());
-        let mut index = 0;
-        while self.room() < wanted && index < self.entries.len() {
-            let lacking = wanted - self.room();
-            let (span, overflow) = match &self.entries[index] {
-                Entry::Messages { span, overflow } if may_be_dropped(*overflow) => (span.clone(), *overflow),
-                _ => {
-                    index += 1;
-                    continue;
-                }
-            };
-            if span.part != Part::Whole {
-                index = self.abandon(index, index, &span);
-                continue;
-            }
-            let (topic, bytes) = (span.topic, span.bytes.len());
-            let (kept, dropped) = span.newest(bytes.saturating_sub(lacking));
-            self.discount(bytes - kept.as_ref().map_or(0, |span| span.bytes.len()), overflow);
-            match kept {
-                Some(span) => self.entries[index] = Entry::Messages { span, overflow },
-                None => drop(self.entries.remove(index)),
-            }
-            index = self.lose(index, topic, u64::from(dropped));
-        }
-    }
-
-    /// Puts a gap before entry `at`, or adds to one that stands there. Returns where the entry after it is now.
-    ///
-    /// The gap names the topic only if the client knows it.
-    fn lose(&mut self, at: usize, topic: TopicId, messages: u64) -> usize {
-        self.dropped += messages;
-        let topic = if self.topics_told.contains(&topic) { topic } else { TopicId(0) };
-        self.place_gap(at, topic, messages)
-    }
-
-    fn place_gap(&mut self, at: usize, topic: TopicId, messages: u64) -> usize {
-        let is_gap = |entry: Option<&Entry>| matches!(entry, Some(Entry::Gap { .. }));
-        let mut start = at;
-        while start > 0 && is_gap(self.entries.get(start - 1)) {
-            start -= 1;
-        }
-        let mut end = at;
-        while is_gap(self.entries.get(end)) {
-            end += 1;
-        }
-        for entry in self.entries.range_mut(start..end) {
-            if let Entry::Gap { topic: known, messages: count } = entry
-                && (*known == topic || known.0 == 0)
-            {
-                *count += messages;
-                return end;
-            }
-        }
-        if end - start < GAPS_SIDE_BY_SIDE_MAX {
-            self.entries.insert(end, Entry::Gap { topic, messages });
-            return end + 1;
-        }
-        let removed = self.entries.drain(start..end);
-        let sum = removed.map(|entry| if let Entry::Gap { messages, .. } = entry { messages } else { 0 }).sum::<u64>();
-        self.entries.insert(start, Entry::Gap { topic: TopicId(0), messages: sum + messages });
-        start + 1
     }
 }
 
