@@ -131,12 +131,10 @@ fn status(broker: &Broker) -> Status {
 }
 
 fn instances(broker: &Broker) -> Vec<InstanceStatus> {
-    let bus = broker.bus();
-    let queue_bytes_max = bus.limits().queue_bytes_max as u64;
-    bus.instances().map(|(id, instance)| instance_status(id, instance, queue_bytes_max)).collect()
+    broker.bus().instances().map(|(id, instance)| instance_status(id, instance)).collect()
 }
 
-fn instance_status(id: InstanceId, instance: &Instance<Arc<Outbox>>, queue_bytes_max: u64) -> InstanceStatus {
+fn instance_status(id: InstanceId, instance: &Instance<Arc<Outbox>>) -> InstanceStatus {
     let (counters, fill) = (&instance.to.counters, instance.to.fill());
     let subscriptions = instance.subscriptions.values().map(|subscription| SubscriptionStatus {
         pattern: subscription.pattern.to_string(),
@@ -156,7 +154,7 @@ fn instance_status(id: InstanceId, instance: &Instance<Arc<Outbox>>, queue_bytes
         bytes_out: counters.bytes_out.read(),
         dropped: fill.dropped,
         queued_bytes: fill.queued_bytes,
-        queue_bytes_max,
+        queue_bytes_max: fill.queue_bytes_max,
         stalled: fill.stalled,
     }
 }

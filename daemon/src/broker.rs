@@ -1,6 +1,9 @@
 //! Broker: the lock around the bus, for control, and the snapshot of its routes, for messages.
 
+use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -27,6 +30,9 @@ use crate::outbox::Outbox;
 use crate::review::Reviewed;
 use crate::rules::RuleSection;
 
+/// How long the system may take to tell the groups of one user, where nobody waits at the door for it.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What all instances share.
 #[derive(Debug)]
 pub(crate) struct Broker {
@@ -47,7 +53,7 @@ pub(crate) struct Broker {
     last_event: Mutex<u64>,
     /// The policy as it is written.
     pub(crate) rules: ArcSwap<Vec<RuleSection>>,
-    pub(crate) membership: Membership,
+    pub(crate) membership: Arc<Membership>,
     pub(crate) audit: Audit,
     pub(crate) reviewed: Reviewed,
     /// A SenderInfo frame of the broker itself.
@@ -68,7 +74,7 @@ impl Broker {
             sequence: Counter::default(),
             last_event: Mutex::default(),
             rules: ArcSwap::from_pointee(config.policy.rules.clone()),
-            membership: Membership::new(config.groups_lifetime()),
+            membership: Arc::new(Membership::new(config.groups_lifetime())),
             audit: Audit::default(),
             reviewed: Reviewed::default(),
             introduction: encode_control(&Control::SenderInfo {
@@ -86,71 +92,92 @@ impl Broker {
         self.routes.load()
     }
 
-    /// Lets a client in; `make` makes its outbox.
+    /// Lets a client in; `make` makes its outbox. `None` if its groups have to be looked up first: the policy has changed
+    /// since they were not.
     pub(crate) fn connect(
         &self,
         peer: Peer,
-        groups: &[Group],
+        groups: Option<&[Group]>,
         name: String,
         make: impl FnOnce(&Limits, &Arc<Account>) -> Outbox,
-    ) -> Result<(InstanceId, Arc<Outbox>), Refused> {
+    ) -> Result<Option<(InstanceId, Arc<Outbox>)>, Refused> {
         let mut bus = self.bus();
+        if groups.is_none() && bus.policy().knows_groups() {
+            return Ok(None);
+        }
         let mut made = None;
         let make = |limits: &Limits, account: &Arc<Account>| made.insert(Arc::new(make(limits, account))).clone();
-        let connected = bus.connect(peer, groups, name, make, Instant::now().into_std());
+        let now = Instant::now().into_std();
+        let connected = bus.connect(peer, groups.unwrap_or_default(), name, make, now);
         self.carry_out(&mut bus);
         let id = connected?;
         let outbox = made.ok_or_else(|| Refused::new(Reason::Exhausted, "nothing was made for the client"))?;
-        Ok((id, outbox))
+        Ok(Some((id, outbox)))
     }
 
-    /// The groups of a user, if they matter.
+    /// The groups of a user; `None` if they don't matter to the policy.
     ///
     /// # Errors
     /// The system can't tell.
-    pub(crate) async fn groups_of(&self, identity: &Identity) -> Result<Arc<[Group]>, Refused> {
+    pub(crate) async fn groups_of(&self, identity: &Identity) -> Result<Option<Arc<[Group]>>, Refused> {
         if !self.bus().policy().knows_groups() {
-            return Ok(Arc::new([]));
+            return Ok(None);
         }
-        self.membership.groups_of(identity).await.map_err(|error| {
-            let text = format!("the groups of {} can't be looked up: {error}; try again later", describe(identity));
-            Refused::new(Reason::Exhausted, text)
-        })
+        let groups = self.membership.groups_of(identity).await;
+        groups.map(Some).map_err(|error| Refused::new(Reason::Exhausted, cannot_look_up(identity, &error)))
     }
 
     /// Asks the system anew which groups those who are connected are in, if that matters.
     pub(crate) async fn refresh_groups(&self) {
-        let users: Vec<Identity> = {
-            let bus = self.bus();
-            if !bus.policy().knows_groups() {
-                return;
-            }
-            bus.users().iter().map(|(identity, _)| identity.clone()).collect()
-        };
-        for identity in users {
-            match self.membership.look_up(&identity).await {
+        if !self.bus().policy().knows_groups() {
+            return;
+        }
+        for identity in self.users_but(&HashMap::new()) {
+            match self.look_up(&identity).await {
                 Ok(groups) => {
                     let mut bus = self.bus();
                     bus.set_groups(&identity, &groups);
                     self.carry_out(&mut bus);
                 }
-                Err(error) => {
-                    warn!(who = describe(&identity), %error, "its groups can't be looked up; they stay as they were")
-                }
+                Err(error) => warn!("{}; they stay as they were", cannot_look_up(&identity, &error)),
             }
         }
     }
 
     /// Obeys another policy and other limits from now on.
-    pub(crate) async fn revise(&self, rules: Vec<RuleSection>, policy: Policy, limits: Limits) {
-        {
+    ///
+    /// # Errors
+    /// It matters in which groups those are who are connected, and the system can't tell; then all stays as it was.
+    pub(crate) async fn revise(&self, rules: Vec<RuleSection>, policy: Policy, limits: Limits) -> Result<(), String> {
+        let mut groups = HashMap::new();
+        loop {
+            let unknown = if policy.knows_groups() { self.users_but(&groups) } else { Vec::new() };
+            for identity in unknown {
+                let of_user = self.look_up(&identity).await.map_err(|error| cannot_look_up(&identity, &error))?;
+                groups.insert(identity, of_user);
+            }
             let mut bus = self.bus();
+            // Somebody may have come meanwhile.
+            if policy.knows_groups() && bus.users().iter().any(|(identity, _)| !groups.contains_key(identity)) {
+                continue;
+            }
             bus.set_limits(limits);
-            bus.set_policy(policy);
+            bus.set_policy(policy, &groups);
             self.rules.store(Arc::new(rules));
             self.carry_out(&mut bus);
+            return Ok(());
         }
-        self.refresh_groups().await;
+    }
+
+    /// All users who are connected, but for these.
+    fn users_but(&self, known: &HashMap<Identity, Arc<[Group]>>) -> Vec<Identity> {
+        let bus = self.bus();
+        let users = bus.users().iter().map(|(identity, _)| identity);
+        users.filter(|identity| !known.contains_key(identity)).cloned().collect()
+    }
+
+    async fn look_up(&self, identity: &Identity) -> io::Result<Arc<[Group]>> {
+        tokio::time::timeout(LOOKUP_TIMEOUT, self.membership.look_up(identity)).await?
     }
 
     pub(crate) fn handle_control(&self, from: InstanceId, control: Control) {
@@ -247,4 +274,8 @@ impl Exchange<Arc<Outbox>> for Broker {
     fn reached(&self, instance: InstanceId, limit: Limit) {
         self.bus().count(instance, limit);
     }
+}
+
+fn cannot_look_up(identity: &Identity, error: &io::Error) -> String {
+    format!("the groups of {} can't be looked up: {error}; try again later", describe(identity))
 }

@@ -32,6 +32,11 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    /// What the client has said so far, messages and all else, and in how many bytes.
+    pub(crate) fn sent(&self) -> (u64, u64) {
+        (self.messages_in.read() + self.controls_in.read(), self.bytes_in.read())
+    }
+
     /// Adds another's counts, for an instance that has ended.
     pub(crate) fn absorb(&self, other: &Counters) {
         self.messages_in.add(other.messages_in.read());

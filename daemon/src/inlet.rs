@@ -1,6 +1,7 @@
 //! Inlet: where one client's frames come in, are held against what the client may say, and go their way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use pipebus_proto::control::{Control, Overflow, Regarding};
@@ -89,7 +90,7 @@ impl Inlet {
         reader: &Reader,
     ) -> Result<bool, Refused> {
         let mut turn = self.turn();
-        let mut sent = self.sent();
+        let mut pace = Pace::begin(&self.outbox);
         self.count_read(bytes_read);
         loop {
             while let Some(span) = next_span(buffer.bytes())? {
@@ -103,7 +104,7 @@ impl Inlet {
             }
             let more = self.take_in_large(buffer, reader).await?;
             if self.outbox.account.has_rate() {
-                Box::pin(self.keep_rate(&mut sent)).await;
+                Box::pin(pace.keep()).await;
             }
             // Whoever floods the broker shares its thread with others.
             if self.turn() > turn {
@@ -243,20 +244,10 @@ impl Inlet {
         Ok(way)
     }
 
-    /// What the client has said so far, messages and all else, and in how many bytes.
-    fn sent(&self) -> (u64, u64) {
-        let counters = &self.outbox.counters;
-        (counters.messages_in.read() + counters.controls_in.read(), counters.bytes_in.read())
-    }
-
-    /// Whoever sends faster than it may is not read for a while. What has been read is on its way.
-    async fn keep_rate(&self, before: &mut (u64, u64)) {
-        let sent = self.sent();
-        let (messages, bytes) = (sent.0 - before.0, sent.1 - before.1);
-        *before = sent;
-        let wait = self.outbox.account.charge_sent(messages, bytes, Instant::now().into_std());
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
+    /// Whoever owes time for what its user has sent before waits.
+    pub(crate) async fn keep_rate_from_before(&self) {
+        if self.outbox.account.has_rate() {
+            Pace::begin(&self.outbox).keep().await;
         }
     }
 
@@ -275,6 +266,42 @@ impl Inlet {
         requester.push_waiting(span, Overflow::Block, names).await;
         if ends {
             self.broker.answered(call);
+        }
+    }
+}
+
+/// What a client sends, held against the rate of its user. Dropped, all of it has been charged, whatever became of it.
+struct Pace {
+    outbox: Arc<Outbox>,
+    /// What has been charged so far.
+    charged: (u64, u64),
+}
+
+impl Pace {
+    fn begin(outbox: &Arc<Outbox>) -> Pace {
+        Pace { outbox: outbox.clone(), charged: outbox.counters.sent() }
+    }
+
+    /// Whoever sends faster than it may is not read for a while. What has been read is on its way.
+    async fn keep(&mut self) {
+        let wait = self.charge();
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn charge(&mut self) -> Duration {
+        let sent = self.outbox.counters.sent();
+        let (messages, bytes) = (sent.0 - self.charged.0, sent.1 - self.charged.1);
+        self.charged = sent;
+        self.outbox.account.charge_sent(messages, bytes, Instant::now().into_std())
+    }
+}
+
+impl Drop for Pace {
+    fn drop(&mut self) {
+        if self.outbox.account.has_rate() {
+            self.charge();
         }
     }
 }

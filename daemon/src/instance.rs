@@ -18,7 +18,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::info;
 
 use crate::broker::Broker;
+use crate::core::account::Account;
 use crate::core::bus::describe;
+use crate::core::limits::Limits;
 use crate::core::refused::Refused;
 use crate::episode::{Sort, may_tell_of};
 use crate::handshake::{Turn, read_hello, refuse};
@@ -71,12 +73,18 @@ async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shu
     let mut writer = Some(writer);
     let let_in = async {
         let name = hello.unwrap_or_else(|_| Err(late()))?;
-        let groups = timeout_at(deadline, broker.groups_of(&peer.identity)).await.map_err(|_| {
-            Refused::new(Reason::Exhausted, "who is in which group could not be looked up in time; try again later")
-        })??;
-        let (id, outbox) = broker.connect(peer.clone(), &groups, name.clone(), |limits, account| {
-            Outbox::new(limits, account, writer.take(), peer.identity.clone())
-        })?;
+        let (id, outbox) = loop {
+            let groups = timeout_at(deadline, broker.groups_of(&peer.identity)).await.map_err(|_| {
+                let text = "who is in which group could not be looked up in time; try again later";
+                Refused::new(Reason::Exhausted, text)
+            })??;
+            let make = |limits: &Limits, account: &Arc<Account>| {
+                Outbox::new(limits, account, writer.take(), peer.identity.clone())
+            };
+            if let Some(connected) = broker.connect(peer.clone(), groups.as_deref(), name.clone(), make)? {
+                break connected;
+            }
+        };
         Ok((id, name, outbox))
     };
     let (id, name, outbox) = match let_in.await {
@@ -319,7 +327,9 @@ fn advance(batch: &mut [Bytes], mut bytes: usize) -> usize {
 impl Intake {
     /// Reads what the client sends and sends it on its way, until that ends. To be polled when the shutdown begins.
     async fn read_loop(&mut self, shutdown: &Shutdown) -> Ended {
-        // In boxes, which are gone while nothing comes. First, frames that came with its Hello.
+        // In boxes, which are gone while nothing comes. Whose user owes time for what it has sent before waits first.
+        Box::pin(self.inlet.keep_rate_from_before()).await;
+        // Then, frames that came with its Hello.
         if let Err(ended) = Box::pin(self.take_in(0)).await {
             return ended;
         }

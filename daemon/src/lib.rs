@@ -124,6 +124,7 @@ impl Daemon {
         let mut shutdown = std::pin::pin!(shutdown);
         let broker = self.broker.clone();
         let mut review = std::pin::pin!(review::keep_reviewing(&broker));
+        let mut refresh = std::pin::pin!(review::keep_refreshing(&broker));
         let ended = loop {
             let next = async {
                 // Others wait at the door.
@@ -151,6 +152,7 @@ impl Daemon {
                     }
                 }
                 () = &mut review => {}
+                () = &mut refresh => {}
                 () = &mut shutdown => break Ok(()),
             }
         };
@@ -186,13 +188,15 @@ impl Reloader {
     /// the sections that differ otherwise: for those the broker has to be started anew.
     ///
     /// # Errors
-    /// A rule names somebody who does not exist; then all stays as it was.
+    /// A rule names somebody who does not exist, or the groups of somebody who is connected can't be looked up; then all
+    /// stays as it was.
     pub async fn reload(&self, config: &Config) -> Result<Vec<&'static str>, BindError> {
         let (rules, owner) = (config.policy.rules.clone(), self.broker.owner.clone());
         // It asks the system who somebody is.
         let resolved = tokio::task::spawn_blocking(move || (rules::resolve(&rules, &owner), rules)).await;
         let (policy, rules) = resolved.map_err(|error| BindError::Policy(error.to_string()))?;
-        self.broker.revise(rules, policy.map_err(BindError::Policy)?, config.limits()).await;
+        let policy = policy.map_err(BindError::Policy)?;
+        self.broker.revise(rules, policy, config.limits()).await.map_err(BindError::Policy)?;
         Ok(self.broker.config.unlike(config))
     }
 }

@@ -115,7 +115,7 @@ fn serve(config: Config, sources: Sources) -> anyhow::Result<()> {
     let open_files = raise_open_files();
     // For the door and the signals only: clients are served by the broker's own threads.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let instances_max = config.limits.instances_max as u64;
         if open_files.is_some_and(|files| files < instances_max * 2) {
             info!(open_files, instances_max, "not enough file descriptors for all instances that are allowed");
@@ -123,10 +123,11 @@ fn serve(config: Config, sources: Sources) -> anyhow::Result<()> {
         let daemon = Daemon::bind_inherited(config, door)?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let hangup = signal(SignalKind::hangup())?;
         info!(bus = %daemon.place().directory().display(), version = env!("CARGO_PKG_VERSION"), "listening");
         notify(&[NotifyState::Ready]);
         let watchdog = tokio::spawn(feed_watchdog(daemon.pulse()));
-        let reloads = tokio::spawn(reload_when_told(signal(SignalKind::hangup())?, daemon.reloader(), sources));
+        let reloads = tokio::spawn(reload_when_told(hangup, daemon.reloader(), sources));
         let ended = daemon
             .run(async {
                 tokio::select! {
@@ -142,8 +143,11 @@ fn serve(config: Config, sources: Sources) -> anyhow::Result<()> {
             notify(&[NotifyState::Stopping]);
         }
         info!("ended");
-        Ok(ended?)
-    })
+        anyhow::Ok(ended?)
+    });
+    // Not waiting for look-ups of users that hang.
+    runtime.shutdown_background();
+    served
 }
 
 /// Reads the configuration anew at each SIGHUP. One that is wrong changes nothing.

@@ -366,6 +366,8 @@ impl Outbox {
         self.close(Farewell::Leaving);
         let mut state = self.lock();
         state.ended = true;
+        // Others may still have the way here; what waited is not to be held for it, nor by its user's account.
+        state.queue.end();
         let writer = state.writer.take();
         drop(state);
         drop(writer);
@@ -386,6 +388,7 @@ impl Outbox {
             queued_bytes: state.queue.queued_bytes() as u64,
             dropped: state.queue.dropped(),
             stalled: state.queue.stalled(),
+            queue_bytes_max: state.queue.bytes_max() as u64,
         }
     }
 
@@ -439,4 +442,5 @@ pub(crate) struct Fill {
     pub(crate) queued_bytes: u64,
     pub(crate) dropped: u64,
     pub(crate) stalled: bool,
+    pub(crate) queue_bytes_max: u64,
 }

@@ -1,4 +1,4 @@
-//! Review: what the broker looks at every second: limits that were reached, what the audit left out, and now and then
+//! Review: what the broker looks at every second, limits that were reached and what the audit left out; and now and then,
 //! whose groups have changed.
 
 use std::collections::HashMap;
@@ -53,14 +53,17 @@ impl Reviewed {
 pub(crate) async fn keep_reviewing(broker: &Broker) {
     let mut seconds = interval(INTERVAL);
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut groups_looked_up = Instant::now();
     loop {
         seconds.tick().await;
         review(broker);
-        if groups_looked_up.elapsed() >= broker.membership.lifetime() {
-            groups_looked_up = Instant::now();
-            broker.refresh_groups().await;
-        }
+    }
+}
+
+/// Looks now and then whose groups have changed, for as long as it is polled. It may take any time.
+pub(crate) async fn keep_refreshing(broker: &Broker) {
+    loop {
+        tokio::time::sleep(broker.membership.lifetime()).await;
+        broker.refresh_groups().await;
     }
 }
 

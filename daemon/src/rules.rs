@@ -133,6 +133,9 @@ impl RuleSection {
         for topic in &self.topics {
             Pattern::new(topic).map_err(|error| format!("topics: {error}"))?;
         }
+        if self.deny.contains(&ActionWord::Connect) && !self.topics.is_empty() {
+            return Err("deny: connect is of no topic; leave the topics out, or connect".to_owned());
+        }
         match self.audit {
             AuditWord::Failure if !self.allow.is_empty() => {
                 Err("audit: a rule that allows never fails; say success".to_owned())

@@ -51,7 +51,11 @@ impl Shard {
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
-        let run = move || drop(runtime.block_on(stopped));
+        let run = move || {
+            let _ = runtime.block_on(stopped);
+            // Not waiting for look-ups of users that hang.
+            runtime.shutdown_background();
+        };
         let thread = thread::Builder::new().name("pipebusd-shard".to_owned()).spawn(run)?;
         Ok(Shard { runtime: handle, stop: Some(stop), thread: Some(thread) })
     }

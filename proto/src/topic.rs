@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// The longest topic or pattern, in bytes of UTF-8.
 pub const TOPIC_BYTES_MAX: usize = 255;
 
+/// The most segments of a topic or a pattern: what it takes to match them grows with the product of theirs.
+pub const SEGMENTS_MAX: usize = 32;
+
 /// A valid topic: `sensors/kitchen/temp`.
 ///
 /// Non-empty segments between slashes, UTF-8 without control characters and without `*`, at most
@@ -69,7 +72,10 @@ pub(crate) fn check_segments(
         return Err(TopicError::new(text, at, Fault::ControlCharacter));
     }
     let mut start = 0;
-    for segment in text.split('/') {
+    for (number, segment) in text.split('/').enumerate() {
+        if number >= SEGMENTS_MAX {
+            return Err(TopicError::new(text, start, Fault::TooManySegments));
+        }
         if segment.is_empty() {
             return Err(TopicError::new(text, start, Fault::EmptySegment));
         }
@@ -163,6 +169,8 @@ pub enum Fault {
         /// How long it is.
         bytes: usize,
     },
+    /// More than [`SEGMENTS_MAX`] segments.
+    TooManySegments,
 }
 
 impl Fault {
@@ -174,6 +182,7 @@ impl Fault {
             Fault::Wildcard => "; only patterns may have wildcards",
             Fault::MixedWildcard => "; a segment is either *, ** or plain text",
             Fault::TooLong { .. } => "; shorten it to 255 bytes",
+            Fault::TooManySegments => "; 32 segments are the most",
         }
     }
 }
@@ -187,6 +196,7 @@ impl fmt::Display for Fault {
             Fault::Wildcard => f.write_str("is a topic with a wildcard"),
             Fault::MixedWildcard => f.write_str("mixes a wildcard with other characters"),
             Fault::TooLong { bytes } => write!(f, "is {bytes} bytes long"),
+            Fault::TooManySegments => f.write_str("has too many segments"),
         }
     }
 }
@@ -217,6 +227,8 @@ mod tests {
         check("a//b", Err((2, Fault::EmptySegment)));
         check("a/b*", Err((3, Fault::Wildcard)));
         check("a/\u{7}b", Err((2, Fault::ControlCharacter)));
+        check(&["x"; 32].join("/"), Ok(()));
+        check(&["x"; 33].join("/"), Err((64, Fault::TooManySegments)));
         check(&"x".repeat(255), Ok(()));
         check(&"x".repeat(256), Err((255, Fault::TooLong { bytes: 256 })));
     }

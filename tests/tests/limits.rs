@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pipebus_client::Delivery;
 use pipebus_proto::admin::{LIMIT_EVENT, LimitEvent, Status, UserStatus};
-use pipebus_proto::control::{Control, Identity, Overflow, Purpose, Reason};
+use pipebus_proto::control::{Control, Farewell, Identity, Overflow, Purpose, Reason};
 use pipebus_tests::raw::RawClient;
 use pipebus_tests::traffic::{Publisher, Subscriber, payload};
 use pipebus_tests::{DEADLINE, EVERYONE, OTHER_UID, TestBus, can_change_user, soon, wait_until};
@@ -180,4 +180,24 @@ fn the_rate_of_all_is_shared_by_those_who_send() {
     });
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(1500), "4 MB at 2 MB a second took {took:?}");
+}
+
+#[test]
+fn who_comes_and_goes_keeps_its_rate_too() {
+    if !can_change_user() {
+        return;
+    }
+    let bus = bus(&["limits.messages_per_second_per_user_max=500"]);
+    let mut subscriber = Subscriber::new(&bus, "a", Overflow::Block);
+    let start = Instant::now();
+    for _ in 0..4 {
+        let mut publisher = Publisher::with(RawClient::connect_as(&bus.place(), OTHER_UID), "a");
+        // All at once, and gone.
+        let messages: Vec<u8> = (1..=400).flat_map(|number| publisher.next(&payload(number, 100))).collect();
+        publisher.client.write(&messages);
+        publisher.client.say(&Control::Goodbye { cause: Farewell::Leaving });
+        (1..=400).for_each(|number| subscriber.expect(number, &payload(number, 100)));
+    }
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(1500), "1,600 messages at 500 a second took {took:?}");
 }

@@ -108,6 +108,24 @@ async fn a_reload_takes_from_those_who_are_connected_what_they_may_not_have_any_
 }
 
 #[test]
+fn a_reload_that_is_the_first_to_name_a_group_knows_who_is_in_it() {
+    if !can_change_user() {
+        return;
+    }
+    let bus = TestBus::start_with_file(&file("{ who = ['any'], allow = ['connect', 'publish'] }"));
+    let (member, stranger) = (OTHER_UID, OTHER_UID - 1);
+    let mut member = Publisher::with(RawClient::connect_as(&bus.place(), member), "a");
+    let (mut stranger, _) = RawClient::connect_as(&bus.place(), stranger);
+    bus.reload(&file("{ who = ['group:nogroup'], allow = ['connect', 'publish'] }"), RELOADED);
+    member.send(b"still");
+    member.flush();
+    assert!(matches!(stranger.hear(), Some(Control::Refused { reason: Reason::Forbidden, .. })));
+    // And who leaves the rule is sent away, though it was there by a group.
+    bus.reload(&file("{ who = ['group:nogroup'], deny = ['all'] }, { who = ['any'], allow = ['connect'] }"), RELOADED);
+    assert!(matches!(member.client.hear(), Some(Control::Refused { reason: Reason::Forbidden, .. })));
+}
+
+#[test]
 fn what_is_on_its_way_when_it_is_forbidden_goes_nowhere_and_its_sender_is_told() {
     let bus = TestBus::start_with_file(&file("{ who = ['any'], allow = ['connect'] }"));
     let mut subscriber = Subscriber::new(&bus, "**", Overflow::Block);

@@ -184,7 +184,10 @@ impl Shared {
     pub(crate) fn handle_revoked(&self, topic: TopicId, purpose: Purpose, text: &str) {
         let mut state = self.lock();
         let slot = state.slots.values().find(|slot| slot.revoke(purpose, topic));
-        let Some(name) = slot.map(|slot| slot.topic.clone()) else { return };
+        let Some((name, is_unused)) = slot.map(|slot| (slot.topic.clone(), slot.is_unused())) else { return };
+        if is_unused {
+            state.outgoing.push_control(&Control::Retract { topic });
+        }
         if purpose == Purpose::Publish && state.outgoing.unconfirmed() > 0 {
             state.revoked = Some(Error::Forbidden(format!("messages to {name} may not have been passed on: {text}")));
         }

@@ -45,6 +45,11 @@ impl Slot {
         is_own
     }
 
+    /// Whether it has no ids.
+    pub(super) fn is_unused(&self) -> bool {
+        self.ids.iter().all(|id| id.load(Ordering::Relaxed) == 0)
+    }
+
     /// Ids are the connection's.
     pub(super) fn forget(&self) {
         self.ids.iter().for_each(|id| id.store(0, Ordering::Relaxed));

@@ -154,17 +154,13 @@ impl Account {
     /// The user has sent so much. Returns how long none of its instances is to be read.
     pub fn charge_sent(&self, messages: u64, bytes: u64, now: Instant) -> Duration {
         let active = self.total.active.load(Ordering::Relaxed).max(1);
-        let mut pace = self.pace();
-        let waits = pace.charge(messages, bytes, active as u64, now);
-        drop(pace);
-        let [of_messages, of_bytes] = waits;
-        if of_messages > Duration::ZERO {
-            self.count(Limit::MessagesPerSecond);
+        let waits = self.pace().charge(messages, bytes, active as u64, now);
+        for (limit, wait) in waits {
+            if wait > Duration::ZERO {
+                self.count(limit);
+            }
         }
-        if of_bytes > Duration::ZERO {
-            self.count(Limit::BytesPerSecond);
-        }
-        of_messages.max(of_bytes)
+        waits.map(|(_, wait)| wait).into_iter().max().unwrap_or_default()
     }
 
     /// Whether it has sent anything since the last call.
@@ -210,20 +206,28 @@ impl Pace {
         Pace { of_user, of_all, messages_until: now, bytes_until: now, active: false }
     }
 
-    /// How long to wait for the sake of messages, and of bytes.
-    fn charge(&mut self, messages: u64, bytes: u64, active: u64, now: Instant) -> [Duration; 2] {
+    /// How long to wait for the sake of messages, and of bytes, and of which limit.
+    fn charge(&mut self, messages: u64, bytes: u64, active: u64, now: Instant) -> [(Limit, Duration); 2] {
         self.active = true;
-        let share = |of_user: Option<u64>, of_all: Option<u64>| {
-            let of_all = of_all.map(|rate| (rate / active).max(1));
-            [of_user, of_all].into_iter().flatten().min()
-        };
-        let messages_per_second = share(self.of_user.messages, self.of_all.messages);
-        let bytes_per_second = share(self.of_user.bytes, self.of_all.bytes);
+        let (of_user, of_all) = (self.of_user, self.of_all);
+        let share = |rate: Option<u64>| rate.map(|rate| (rate / active).max(1));
+        let messages_rate = narrower(
+            (Limit::MessagesPerSecond, of_user.messages),
+            (Limit::MessagesPerSecondOfAll, share(of_all.messages)),
+        );
+        let bytes_rate =
+            narrower((Limit::BytesPerSecond, of_user.bytes), (Limit::BytesPerSecondOfAll, share(of_all.bytes)));
         [
-            wait(&mut self.messages_until, messages, messages_per_second, now),
-            wait(&mut self.bytes_until, bytes, bytes_per_second, now),
+            (messages_rate.0, wait(&mut self.messages_until, messages, messages_rate.1, now)),
+            (bytes_rate.0, wait(&mut self.bytes_until, bytes, bytes_rate.1, now)),
         ]
     }
+}
+
+/// Of two rates the one that counts.
+fn narrower(one: (Limit, Option<u64>), other: (Limit, Option<u64>)) -> (Limit, Option<u64>) {
+    let is_narrower = |other: u64| one.1.is_none_or(|one| other < one);
+    if other.1.is_some_and(is_narrower) { other } else { one }
 }
 
 fn wait(until: &mut Instant, count: u64, per_second: Option<u64>, now: Instant) -> Duration {

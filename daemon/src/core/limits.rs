@@ -105,15 +105,19 @@ pub enum Limit {
     QueuedBytesPerUser,
     /// [`Limits::queued_bytes_max`]
     QueuedBytes,
-    /// [`Limits::rate_per_user_max`]: messages, or the user's share of what there is for all.
+    /// [`Limits::rate_per_user_max`]: messages.
     MessagesPerSecond,
-    /// [`Limits::rate_per_user_max`]: bytes, or the user's share of what there is for all.
+    /// [`Limits::rate_per_user_max`]: bytes.
     BytesPerSecond,
+    /// [`Limits::rate_max`]: the user's share of messages.
+    MessagesPerSecondOfAll,
+    /// [`Limits::rate_max`]: the user's share of bytes.
+    BytesPerSecondOfAll,
 }
 
 impl Limit {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Limit; 15] = [
+    pub const ALL: [Limit; 17] = [
         Limit::Instances,
         Limit::InstancesPerUser,
         Limit::Subscriptions,
@@ -129,6 +133,8 @@ impl Limit {
         Limit::QueuedBytes,
         Limit::MessagesPerSecond,
         Limit::BytesPerSecond,
+        Limit::MessagesPerSecondOfAll,
+        Limit::BytesPerSecondOfAll,
     ];
 
     /// The configuration's key for it.
@@ -149,6 +155,8 @@ impl Limit {
             Limit::QueuedBytes => "limits.queued_bytes_max",
             Limit::MessagesPerSecond => "limits.messages_per_second_per_user_max",
             Limit::BytesPerSecond => "limits.bytes_per_second_per_user_max",
+            Limit::MessagesPerSecondOfAll => "limits.messages_per_second_max",
+            Limit::BytesPerSecondOfAll => "limits.bytes_per_second_max",
         }
     }
 }

@@ -197,7 +197,9 @@ impl Rule {
     }
 
     fn covers(&self, topic: Option<&Topic>) -> bool {
-        self.topics.is_empty() || topic.is_none_or(|topic| self.topics.iter().any(|pattern| pattern.matches(topic)))
+        // Connecting is of no topic: who is denied some is not denied that.
+        let of_none = self.allows;
+        self.topics.is_empty() || topic.map_or(of_none, |topic| self.topics.iter().any(|own| own.matches(topic)))
     }
 
     fn touches(&self, pattern: &Pattern) -> bool {
@@ -272,6 +274,13 @@ mod tests {
         assert_eq!(decide(&ANN, &[], Action::Publish, "sensors/a"), (false, None));
         assert_eq!(decide(&BOB, &[], Action::Connect, ""), (false, None));
         assert_eq!(decide(&ANN, &[], Action::Admin, "$bus/status"), (false, None));
+    }
+
+    #[test]
+    fn who_is_denied_some_topics_may_still_connect() {
+        let mut policy = policy();
+        policy.rules[0].actions.push(Action::Connect);
+        assert!(policy.decide(Subject { identity: &ANN, groups: &[] }, Action::Connect, None).allowed);
     }
 
     #[test]

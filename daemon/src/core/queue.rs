@@ -191,7 +191,11 @@ impl Queue {
     /// reads.
     pub fn push_control(&mut self, frame: Bytes) -> Result<(), ControlFull> {
         let bytes = self.control_bytes + frame.len();
-        if bytes > ANSWER_BYTES_MAX || (bytes > ANSWER_BYTES_KEPT && self.account.room() < frame.len()) {
+        if bytes > ANSWER_BYTES_MAX {
+            return Err(ControlFull);
+        }
+        if bytes > ANSWER_BYTES_KEPT && self.account.room() < frame.len() {
+            self.account.count(self.account.scarce());
             return Err(ControlFull);
         }
         self.control_bytes = bytes;
@@ -316,6 +320,13 @@ impl Queue {
         self.entries.extend(begun);
         self.droppable_bytes = 0;
         self.control_bytes = 0;
+        self.settle();
+    }
+
+    /// The client is no more: nothing waits for it, and nothing is on its way.
+    pub fn end(&mut self) {
+        self.entries = VecDeque::new();
+        (self.bytes, self.droppable_bytes, self.control_bytes, self.in_flight) = (0, 0, 0, 0);
         self.settle();
     }
 

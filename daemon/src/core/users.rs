@@ -100,7 +100,9 @@ impl Users {
             reached.extend(of_user.map(|(limit, times)| Reached { user: Some(identity.clone()), limit, times }));
         }
         self.total.set_active(active);
-        self.users.retain(|_, user| user.instances > 0 || !user.account.owes_nothing(now));
+        let is_needed =
+            |user: &User| user.instances > 0 || user.account.queued() > 0 || !user.account.owes_nothing(now);
+        self.users.retain(|_, user| is_needed(user));
         reached
     }
 }

@@ -80,8 +80,9 @@ pub(super) fn may(policy: &Policy, who: &Identity, groups: &[Group], action: Act
             Who::Group(group) => groups.contains(group),
         });
         let on_topic = match topic {
-            Some(topic) if !rule.topics.is_empty() => rule.topics.iter().any(|pattern| pattern.matches(topic)),
-            _ => true,
+            _ if rule.topics.is_empty() => true,
+            Some(topic) => rule.topics.iter().any(|pattern| pattern.matches(topic)),
+            None => rule.allows,
         };
         if is_meant && on_topic && rule.actions.contains(&action) {
             return rule.allows;

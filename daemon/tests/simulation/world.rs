@@ -1,7 +1,7 @@
 //! World: the bus, its clients, and a clock held by hand.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -211,7 +211,7 @@ impl World {
 
     fn set_policy(&mut self, policy: Policy) {
         self.policy = policy.clone();
-        self.bus.0.borrow_mut().set_policy(policy);
+        self.bus.0.borrow_mut().set_policy(policy, &HashMap::new());
         self.carry_out();
         self.check_revised();
     }

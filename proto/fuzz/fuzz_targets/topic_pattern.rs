@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use libfuzzer_sys::fuzz_target;
 use pipebus_proto::pattern::Pattern;
-use pipebus_proto::topic::{TOPIC_BYTES_MAX, Topic};
+use pipebus_proto::topic::{SEGMENTS_MAX, TOPIC_BYTES_MAX, Topic};
 
 fuzz_target!(|input: &str| {
     let (topic, pattern) = input.split_once('\n').unwrap_or((input, input));
@@ -71,6 +71,9 @@ fn meet(one: &[&str], other: &[&str]) -> bool {
 }
 
 fn keeps_rules(text: &str) -> bool {
+    if text.split('/').count() > SEGMENTS_MAX {
+        return false;
+    }
     let bytes = 1..=TOPIC_BYTES_MAX;
     bytes.contains(&text.len()) && !text.chars().any(char::is_control) && text.split('/').all(|s| !s.is_empty())
 }

@@ -1,5 +1,6 @@
 //! Revision: a new policy, other limits or other groups, applied to instances that live.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use pipebus_proto::control::{Control, Identity, Purpose, Regarding};
@@ -12,10 +13,15 @@ use crate::core::policy::{Action, Group, Policy};
 use crate::core::refused::Refused;
 
 impl<T: Clone> Bus<T> {
-    /// Obeys another policy from now on. Whoever may not be here any more is sent away; whoever may not send or get
+    /// Obeys another policy from now on, with what is known of users' groups now. Whoever may not be here any more is sent away; whoever may not send or get
     /// something any more does not, and is told so.
-    pub fn set_policy(&mut self, policy: Policy) {
+    pub fn set_policy(&mut self, policy: Policy, groups: &HashMap<Identity, Arc<[Group]>>) {
         self.policy = Arc::new(policy);
+        for (identity, groups) in groups {
+            if let Some(user) = self.users.get_mut(identity) {
+                user.groups = groups.clone();
+            }
+        }
         let instances: Vec<InstanceId> = self.instances.keys().copied().collect();
         instances.into_iter().for_each(|instance| self.revise(instance));
         self.routes.revise();

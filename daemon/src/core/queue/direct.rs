@@ -36,7 +36,8 @@ impl Queue {
     /// rest of it, which comes before all else; whole frames that are left are pushed like any others.
     pub fn end_direct(&mut self, span: &Span, bytes: usize, written: usize, rest: Bytes, now: Instant) {
         // The account has not been told: mostly all is written at once. Unless the queue has changed in the meantime.
-        self.in_flight -= bytes;
+        // The client may have ended meanwhile.
+        self.in_flight -= bytes.min(self.in_flight);
         if written == 0 {
             self.settle();
             return;

@@ -77,8 +77,12 @@ impl Queue {
     pub(super) fn evict(&mut self, wanted: usize) {
         let wanted = wanted.min(self.limit());
         let mut index = 0;
-        while self.room() < wanted && index < self.entries.len() {
-            let lacking = wanted - self.room();
+        while index < self.entries.len() {
+            // Asked once: others of the same user may free some at any moment.
+            let lacking = wanted.saturating_sub(self.room());
+            if lacking == 0 {
+                break;
+            }
             let (span, overflow) = match &self.entries[index] {
                 Entry::Messages { span, overflow } if may_be_dropped(*overflow) => (span.clone(), *overflow),
                 _ => {

@@ -34,7 +34,7 @@ fn with_limits(limits: Limits, rules: Vec<Rule>, count: u32) -> World {
 }
 
 fn set_policy(world: &mut World, rules: Vec<Rule>) -> String {
-    world.bus.set_policy(Policy { rules });
+    world.bus.set_policy(Policy { rules }, &std::collections::HashMap::new());
     world.effects()
 }
 
@@ -161,6 +161,17 @@ fn a_user_that_joins_or_leaves_a_group_gets_and_loses_at_once() {
     world.bus.set_groups(&user, &[]);
     assert!(world.effects().contains("1:revoked#2#Publish"));
     assert_eq!(world.targets(TopicId(2)), []);
+}
+
+#[test]
+fn a_policy_that_is_the_first_to_name_groups_comes_with_them() {
+    let mut world = world(vec![allow(&Action::ALL, &[])], 2);
+    let topic = world.topic(1, "a");
+    let rules = vec![rule(true, Who::Group(USERS), &Action::ALL, &[])];
+    let groups = [(Identity::Unix { uid: USER }, [USERS].into())].into();
+    world.bus.set_policy(Policy { rules }, &groups);
+    assert_eq!(world.effects(), "routes");
+    assert_eq!(world.bus.standing(InstanceId(1), topic, Purpose::Publish), Standing::Declared);
 }
 
 #[test]
