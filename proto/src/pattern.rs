@@ -76,28 +76,14 @@ impl Pattern {
     ///
     /// In time and memory bounded by the product and the sum of their lengths.
     pub fn overlaps(&self, other: &Pattern) -> bool {
-        if self.0.starts_with('$') != other.0.starts_with('$') {
-            return false;
-        }
-        let ours: Vec<&str> = self.0.split('/').collect();
-        let theirs: Vec<&str> = other.0.split('/').collect();
-        // For each end of theirs: whether it and the end of ours that is looked at can match the same. From the last.
-        let mut after = vec![false; theirs.len() + 1];
-        for our in (0..=ours.len()).rev() {
-            let mut now = vec![false; theirs.len() + 1];
-            for their in (0..=theirs.len()).rev() {
-                now[their] = match (ours.get(our), theirs.get(their)) {
-                    (None, None) => true,
-                    (Some(&"**"), Some(_)) => after[their] || now[their + 1],
-                    (Some(&"**"), None) => after[their],
-                    (_, Some(&"**")) => now[their + 1] || (our < ours.len() && after[their]),
-                    (Some(&a), Some(&b)) => (a == b || a == "*" || b == "*") && after[their + 1],
-                    _ => false,
-                };
-            }
-            after = now;
-        }
-        after[0]
+        let is_apart = self.0.starts_with('$') != other.0.starts_with('$');
+        !is_apart
+            && self.compare(other, |own, their, rest| match (own, their) {
+                (None, None) => true,
+                (Some("**"), _) | (_, Some("**")) => rest.of_own || rest.of_other,
+                (Some(own), Some(their)) => (own == their || own == "*" || their == "*") && rest.of_both,
+                _ => false,
+            })
     }
 
     /// Whether this surely matches every topic that `other` matches. It may say no where it does, if both have wildcards
@@ -105,34 +91,47 @@ impl Pattern {
     ///
     /// In time and memory bounded by the product and the sum of their lengths.
     pub fn covers(&self, other: &Pattern) -> bool {
-        if other.0.starts_with('$') && !self.0.starts_with('$') {
-            return false;
-        }
-        let ours: Vec<&str> = self.0.split('/').collect();
-        let theirs: Vec<&str> = other.0.split('/').collect();
-        // For each end of theirs: whether the end of ours that is looked at covers it. From the last.
-        let mut after = vec![false; theirs.len() + 1];
-        for our in (0..=ours.len()).rev() {
-            let mut now = vec![false; theirs.len() + 1];
-            for their in (0..=theirs.len()).rev() {
-                now[their] = match (ours.get(our), theirs.get(their)) {
-                    (None, None) => true,
-                    (Some(&"**"), Some(_)) => after[their] || now[their + 1],
-                    (Some(&"**"), None) => after[their],
-                    (_, Some(&"**")) => false,
-                    (Some(&a), Some(&b)) => (a == b || a == "*") && after[their + 1],
-                    _ => false,
-                };
+        let is_apart = other.0.starts_with('$') && !self.0.starts_with('$');
+        !is_apart
+            && self.compare(other, |own, their, rest| match (own, their) {
+                (None, None) => true,
+                (Some("**"), _) => rest.of_own || rest.of_other,
+                (_, Some("**")) => false,
+                (Some(own), Some(their)) => (own == their || own == "*") && rest.of_both,
+                _ => false,
+            })
+    }
+
+    /// Compares all ends of this pattern with all of another, from the last. `holds` says it of two ends by their first
+    /// segments, if they have any, and by what holds of the rest.
+    fn compare(&self, other: &Pattern, holds: impl Fn(Option<&str>, Option<&str>, Rest) -> bool) -> bool {
+        let own: Vec<&str> = self.0.split('/').collect();
+        let others: Vec<&str> = other.0.split('/').collect();
+        // Of the end of our own that was looked at before, with each end of the other; one more is beyond its end.
+        let mut before = vec![false; others.len() + 2];
+        for at in (0..=own.len()).rev() {
+            let mut now = vec![false; others.len() + 2];
+            for other_at in (0..=others.len()).rev() {
+                let rest =
+                    Rest { of_own: before[other_at], of_other: now[other_at + 1], of_both: before[other_at + 1] };
+                now[other_at] = holds(own.get(at).copied(), others.get(other_at).copied(), rest);
             }
-            after = now;
+            before = now;
         }
-        after[0]
+        before[0]
     }
 
     /// The pattern as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// What holds of two ends without a first segment; nothing where there is none.
+struct Rest {
+    of_own: bool,
+    of_other: bool,
+    of_both: bool,
 }
 
 impl fmt::Display for Pattern {
