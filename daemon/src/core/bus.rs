@@ -1,7 +1,7 @@
 //! Bus: instances, declared topics, subscriptions and requests. Control frames in, effects out.
 //!
 //! Not the messages themselves: they follow [`Bus::routes`] without passing here. Only requests and replies do, since
-//! each goes to one instance. [`topics`] is what is declared, [`subscriptions`] who gets it, [`revision`] what changes
+//! each goes to one instance. `topics` is what is declared, `subscriptions` who gets it, `revision` what changes
 //! when the policy does.
 
 mod revision;
