@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::core::policy::{Action, Audit, Group, Policy, Rule, Who};
 use crate::transport;
 
+/// The word for all actions.
+const ALL: &str = "all";
+
 /// One of `policy.rules`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -16,34 +19,18 @@ pub struct RuleSection {
     pub name: String,
     /// Whom it speaks of.
     pub who: Vec<String>,
-    /// What it allows.
+    /// What it allows: words of [`Action`]s, or `all`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub allow: Vec<ActionWord>,
-    /// What it denies.
+    pub allow: Vec<String>,
+    /// What it denies, likewise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub deny: Vec<ActionWord>,
+    pub deny: Vec<String>,
     /// On which topics; empty, on all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub topics: Vec<String>,
     /// When it is logged.
     #[serde(default)]
     pub audit: AuditWord,
-}
-
-/// What may be done, as a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "they are those of `Action`")]
-pub enum ActionWord {
-    Connect,
-    Publish,
-    Subscribe,
-    Request,
-    Serve,
-    Block,
-    Monitor,
-    Admin,
-    All,
 }
 
 /// When a decision is logged, as a word.
@@ -58,20 +45,15 @@ pub enum AuditWord {
     All,
 }
 
-impl ActionWord {
-    fn actions(self) -> &'static [Action] {
-        match self {
-            ActionWord::Connect => &[Action::Connect],
-            ActionWord::Publish => &[Action::Publish],
-            ActionWord::Subscribe => &[Action::Subscribe],
-            ActionWord::Request => &[Action::Request],
-            ActionWord::Serve => &[Action::Serve],
-            ActionWord::Block => &[Action::Block],
-            ActionWord::Monitor => &[Action::Monitor],
-            ActionWord::Admin => &[Action::Admin],
-            ActionWord::All => &Action::ALL,
-        }
+/// What a word of a rule speaks of.
+fn actions(word: &str) -> Result<Vec<Action>, String> {
+    if word == ALL {
+        return Ok(Action::ALL.to_vec());
     }
+    Action::named(word).map(|action| vec![action]).ok_or_else(|| {
+        let words = Action::ALL.map(Action::word).join(", ");
+        format!("there is no action {word:?}; say {words} or {ALL}")
+    })
 }
 
 /// Somebody, as a rule names them.
@@ -130,10 +112,13 @@ impl RuleSection {
         if self.allow.is_empty() == self.deny.is_empty() {
             return Err("it must have allow or deny, and not both".to_owned());
         }
+        for word in self.allow.iter().chain(&self.deny) {
+            actions(word)?;
+        }
         for topic in &self.topics {
             Pattern::new(topic).map_err(|error| format!("topics: {error}"))?;
         }
-        if self.deny.contains(&ActionWord::Connect) && !self.topics.is_empty() {
+        if self.deny.iter().any(|word| word == Action::Connect.word()) && !self.topics.is_empty() {
             return Err("deny: connect is of no topic; leave the topics out, or connect".to_owned());
         }
         match self.audit {
@@ -148,12 +133,13 @@ impl RuleSection {
     }
 
     fn resolve(&self, owner: &Identity) -> Result<Rule, String> {
-        let actions = self.allow.iter().chain(&self.deny).flat_map(|word| word.actions());
+        let words = self.allow.iter().chain(&self.deny).map(|word| actions(word));
+        let actions: Vec<Vec<Action>> = words.collect::<Result<_, _>>()?;
         Ok(Rule {
             name: self.name.clone(),
             who: self.who.iter().map(|who| Named::parse(who)?.resolve(owner)).collect::<Result<_, _>>()?,
             allows: !self.allow.is_empty(),
-            actions: actions.copied().collect(),
+            actions: actions.concat(),
             topics: self.topics.iter().filter_map(|text| Pattern::new(text).ok()).collect(),
             audit: match self.audit {
                 AuditWord::None => Audit::None,

@@ -99,6 +99,15 @@ fn the_system_bus_is_for_its_group_and_comes_back() {
     let log = machine.run(&["journalctl", "--no-pager", "--unit=pipebusd.service", "--output=cat"]);
     assert!(text(&log.stdout).contains("listening"), "{log:?}");
 
+    let pid = root.show("MainPID");
+    root.systemctl(&["reload", "pipebusd.service"]);
+    wait_for("the policy to be read anew", || {
+        let log = machine.run(&["journalctl", "--no-pager", "--unit=pipebusd.service", "--output=cat"]);
+        text(&log.stdout).contains("are read anew").then_some(())
+    });
+    assert_eq!(root.show("MainPID"), pid);
+    ann.deliver("system");
+
     // A broker that dies is started again at once, one that is stopped at the next knock, both when the door is.
     let killed = root.show("MainPID");
     root.systemctl(&["kill", "--signal=KILL", "pipebusd.service"]);

@@ -13,8 +13,7 @@ use crate::transport;
 pub(super) async fn answer(broker: &Broker, question: &[u8]) -> Result<PolicyChecked, String> {
     let question: PolicyQuestion = serde_json::from_slice(question)
         .map_err(|error| format!("the question is no JSON with user, action and topic: {error}"))?;
-    let action = Action::ALL.into_iter().find(|action| action.word() == question.action);
-    let action = action.ok_or_else(|| {
+    let action = Action::named(&question.action).ok_or_else(|| {
         let words = Action::ALL.map(Action::word).join(", ");
         format!("there is no action {:?}; say one of {words}", question.action)
     })?;

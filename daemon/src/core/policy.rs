@@ -65,6 +65,11 @@ impl Action {
         Action::Admin,
     ];
 
+    /// The action of this word.
+    pub fn named(word: &str) -> Option<Action> {
+        Action::ALL.into_iter().find(|action| action.word() == word)
+    }
+
     /// Its word, in configurations and messages.
     pub fn word(self) -> &'static str {
         match self {

@@ -14,6 +14,8 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use tracing::{debug, warn};
 
+use super::accounts::group_named;
+use crate::core::policy::Group;
 use crate::transport::{Access, BindError};
 
 /// The directory of a bus that this broker has. Dropped, what it made is removed, and the lock given up last: another
@@ -313,8 +315,8 @@ fn check_inherited(fd: OwnedFd, path: &Path) -> Result<OwnedFd, BindError> {
 }
 
 pub(super) fn group_id(name: &str) -> Result<u32, BindError> {
-    match nix::unistd::Group::from_name(name) {
-        Ok(Some(group)) => Ok(group.gid.as_raw()),
+    match group_named(name) {
+        Some(Group::Unix { gid }) => Ok(gid),
         _ => Err(BindError::NoGroup(name.to_owned())),
     }
 }
