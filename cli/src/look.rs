@@ -1,11 +1,13 @@
-//! `pipebus status`, `instances`, `topics` and `users`: what the broker says about itself, as tables.
+//! `pipebus status`, `instances`, `subscriptions`, `topics` and `users`: what the broker says about itself, as tables.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use nix::unistd::{Uid, User};
 use pipebus_client::{Client, Identity, Message, Overflow};
-use pipebus_proto::admin::{self, InstanceStatus, Status, SubscriptionStatus, TopicStatus, UserStatus};
+use pipebus_proto::admin::{
+    self, InstanceStatus, Status, SubscriptionListed, SubscriptionStatus, TopicStatus, UserStatus,
+};
 use pipebus_proto::place::Address;
 
 use crate::args::Look;
@@ -31,6 +33,11 @@ pub(crate) async fn status(bus: &Address, arguments: &Look) -> Result<(), Failur
 pub(crate) async fn instances(bus: &Address, arguments: &Look) -> Result<(), Failure> {
     let show = |answer: &Message| Ok(instance_table(&answer.json::<Vec<InstanceStatus>>()?, terminal_width()));
     look(bus, arguments, admin::INSTANCES, show).await
+}
+
+pub(crate) async fn subscriptions(bus: &Address, arguments: &Look) -> Result<(), Failure> {
+    let show = |answer: &Message| Ok(subscription_table(&answer.json::<Vec<SubscriptionListed>>()?, terminal_width()));
+    look(bus, arguments, admin::SUBSCRIPTIONS, show).await
 }
 
 pub(crate) async fn topics(bus: &Address, arguments: &Look) -> Result<(), Failure> {
@@ -103,10 +110,25 @@ fn instance_table(instances: &[InstanceStatus], width: Option<u16>) -> String {
             short(instance.messages_out),
             short(instance.dropped),
             if instance.stalled { "stalled".to_owned() } else { bytes(instance.queued_bytes) },
-            subscriptions(&instance.subscriptions),
+            patterns(&instance.subscriptions),
         ]);
     }
     finish(table, &[0, 3, 4, 5, 6, 7, 8])
+}
+
+fn subscription_table(subscriptions: &[SubscriptionListed], width: Option<u16>) -> String {
+    let mut table = table(&["INSTANCE", "NAME", "USER", "PATTERN", "TOPICS", "KIND"], width);
+    for listed in subscriptions {
+        table.add_row([
+            listed.instance.to_string(),
+            name(&listed.name),
+            user(&listed.identity),
+            listed.subscription.pattern.clone(),
+            grouped(listed.topics),
+            kind(&listed.subscription).to_owned(),
+        ]);
+    }
+    finish(table, &[0, 4])
 }
 
 fn user_table(users: &[UserStatus], width: Option<u16>) -> String {
@@ -166,22 +188,29 @@ fn age(duration: Duration) -> String {
     text.split(' ').next().unwrap_or_default().to_owned()
 }
 
-fn subscriptions(all: &[SubscriptionStatus]) -> String {
+fn patterns(all: &[SubscriptionStatus]) -> String {
     let lines: Vec<String> = all.iter().map(subscription).collect();
     if lines.is_empty() { UNKNOWN.to_owned() } else { lines.join("\n") }
 }
 
 fn subscription(subscription: &SubscriptionStatus) -> String {
     let pattern = &subscription.pattern;
-    let overflow = match subscription.overflow {
-        _ if subscription.serves => return format!("{pattern} (serves)"),
-        Overflow::Block => return pattern.clone(),
+    match kind(subscription) {
+        "block" => pattern.clone(),
+        kind => format!("{pattern} ({kind})"),
+    }
+}
+
+/// What it does when it is slow, or that it serves.
+fn kind(subscription: &SubscriptionStatus) -> &'static str {
+    match subscription.overflow {
+        _ if subscription.serves => "serves",
+        Overflow::Block => "block",
         Overflow::DropOldest => "drop-oldest",
         Overflow::DropNewest => "drop-newest",
         Overflow::Latest => "latest",
         Overflow::Disconnect => "disconnect",
-    };
-    format!("{pattern} ({overflow})")
+    }
 }
 
 #[cfg(test)]
@@ -243,6 +272,24 @@ ID  NAME                  USER        PID  FOR  IN   OUT  LOST   QUEUED  SUBSCRI
 ID  TOPIC            PUBLISHERS  SUBSCRIBERS  SERVERS
  1  a                         1        1,200        0
 20  sensors/kitchen           1        1,200        0";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn the_table_of_subscriptions_has_a_row_for_each() {
+        let of = instance();
+        let listed = of.subscriptions.iter().map(|subscription| SubscriptionListed {
+            instance: of.id,
+            name: "web".into(),
+            identity: of.identity.clone(),
+            subscription: subscription.clone(),
+            topics: 1200,
+        });
+        let text = subscription_table(&listed.collect::<Vec<_>>(), None);
+        let expected = "\
+INSTANCE  NAME  USER        PATTERN      TOPICS  KIND
+      12  web   4294967288  sensors/**    1,200  drop-oldest
+      12  web   4294967288  host/uptime   1,200  serves";
         assert_eq!(text, expected);
     }
 

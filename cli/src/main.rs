@@ -24,7 +24,8 @@ use std::process::ExitCode;
 
 use tokio::runtime::Builder;
 
-use crate::args::{Arguments, Command, Policy};
+use crate::args::policy::Policy;
+use crate::args::{Arguments, Command};
 use crate::failure::Failure;
 use crate::output::complain;
 
@@ -62,6 +63,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             Command::Reply(arguments) => reply::run(bus, arguments).await,
             Command::Status(arguments) => look::status(bus, arguments).await,
             Command::Instances(arguments) => look::instances(bus, arguments).await,
+            Command::Subscriptions(arguments) => look::subscriptions(bus, arguments).await,
             Command::Topics(arguments) => look::topics(bus, arguments).await,
             Command::Users(arguments) => look::users(bus, arguments).await,
             Command::Policy { question: Policy::Check(arguments) } => policy::check(bus, arguments).await,

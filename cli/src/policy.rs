@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use pipebus_proto::admin::{POLICY_CHECK, PolicyChecked, PolicyQuestion};
 use pipebus_proto::place::Address;
 
-use crate::args::Check;
+use crate::args::policy::Check;
 use crate::bus::connect;
 use crate::failure::Failure;
 use crate::look::user;

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use pipebus_client::{Client, Error, Link, Publisher};
 use pipebus_proto::place::Address;
 
-use crate::args::Publish;
+use crate::args::messages::Publish;
 use crate::bus::{connect, report_losses};
 use crate::failure::Failure;
 use crate::output::note;

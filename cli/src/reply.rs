@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
-use crate::args::Reply;
+use crate::args::messages::Reply;
 use crate::bus::{connect, report_losses};
 use crate::failure::Failure;
 use crate::format::escape;

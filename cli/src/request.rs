@@ -6,7 +6,7 @@ use bytes::Bytes;
 use pipebus_client::{Client, Error, Message};
 use pipebus_proto::place::Address;
 
-use crate::args::{AnswerFormat, Request};
+use crate::args::messages::{AnswerFormat, Request};
 use crate::bus::connect;
 use crate::failure::Failure;
 use crate::format::push_json;

@@ -14,7 +14,7 @@ use pipebus_proto::place::Address;
 use tokio::io::Interest;
 use tokio::net::unix::pipe;
 
-use crate::args::{Format, Subscribe};
+use crate::args::messages::{Format, Subscribe};
 use crate::bus::{connect, report_losses};
 use crate::failure::Failure;
 use crate::format::{gap_text, push_gap_json, push_json, push_text};

@@ -13,15 +13,41 @@ use crate::control::{Identity, Overflow};
 pub const STATUS: &str = "$bus/status";
 /// Answered with a list of [`InstanceStatus`].
 pub const INSTANCES: &str = "$bus/instances";
+/// Answered with a list of [`SubscriptionListed`].
+pub const SUBSCRIPTIONS: &str = "$bus/subscriptions";
 /// Answered with a list of [`TopicStatus`].
 pub const TOPICS: &str = "$bus/topics";
-
 /// Answered with a list of [`UserStatus`].
 pub const USERS: &str = "$bus/users";
+/// Answered with OpenMetrics text, not JSON.
+pub const METRICS: &str = "$bus/metrics";
 /// Asked with a [`PolicyQuestion`], answered with [`PolicyChecked`].
 pub const POLICY_CHECK: &str = "$bus/policy/check";
+/// Ordered with a [`DisconnectOrder`], answered with the [`InstanceStatus`] of who is disconnected.
+pub const DISCONNECT: &str = "$bus/disconnect";
+/// Ordered without a payload, answered with [`Reloaded`].
+pub const RELOAD: &str = "$bus/reload";
+/// Ordered with a [`LogOrder`], answered with [`LogFilter`].
+pub const LOG: &str = "$bus/log";
+/// Ordered with a [`DrainOrder`], answered with [`Draining`].
+pub const DRAIN: &str = "$bus/drain";
+
+/// Published: a [`ConnectEvent`].
+pub const CONNECT_EVENT: &str = "$bus/events/connect";
+/// Published: a [`DisconnectEvent`].
+pub const DISCONNECT_EVENT: &str = "$bus/events/disconnect";
+/// Published: a [`GapEvent`], at most one a second for each instance.
+pub const GAP_EVENT: &str = "$bus/events/gap";
 /// Published: a [`LimitEvent`], at most one a second for each user and limit.
 pub const LIMIT_EVENT: &str = "$bus/events/limit";
+/// Published: a [`PolicyEvent`].
+pub const POLICY_EVENT: &str = "$bus/events/policy";
+/// Published: a [`ReloadEvent`].
+pub const RELOAD_EVENT: &str = "$bus/events/reload";
+/// Published: a [`MonitorEvent`].
+pub const MONITOR_EVENT: &str = "$bus/events/monitor";
+/// Published: a [`Draining`], when that begins or is called off.
+pub const DRAIN_EVENT: &str = "$bus/events/drain";
 
 /// The broker as a whole. Counts are since it started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,4 +198,162 @@ pub struct LimitEvent {
     pub identity: Option<Identity>,
     /// How often in the last second.
     pub times: u64,
+}
+
+/// One subscription, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriptionListed {
+    /// The client id.
+    pub instance: u32,
+    /// What the client calls itself.
+    pub name: String,
+    /// Whose it is, from the system.
+    pub identity: Identity,
+    /// Its pattern, its overflow policy, and whether it serves.
+    #[serde(flatten)]
+    pub subscription: SubscriptionStatus,
+    /// How many of the topics that are declared now it matches.
+    pub topics: u64,
+}
+
+/// Disconnect somebody. Its client stays away, and is told why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DisconnectOrder {
+    /// The client id.
+    pub instance: u32,
+    /// Why, for people.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// The policy and the limits have been read anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Sections of the configuration that differ, and for which the broker has to be started anew.
+    pub restart_for: Vec<String>,
+}
+
+/// Change what is logged, until the broker ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogOrder {
+    /// The new filter, as `log.filter` in the configuration; none leaves it as it is.
+    #[serde(default)]
+    pub filter: Option<String>,
+}
+
+/// What is logged now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFilter {
+    /// The filter.
+    pub filter: String,
+}
+
+/// Let nobody new in, and end once all have left.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainOrder {
+    /// Milliseconds after which the broker ends though some are still there; none, it waits for ever.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    /// Call it off instead.
+    #[serde(default)]
+    pub cancel: bool,
+}
+
+/// Whether the broker lets nobody new in, and ends once all have left.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draining {
+    /// Whether it does.
+    pub draining: bool,
+    /// Instances that it still waits for: all but who has ordered it.
+    pub instances: u64,
+    /// Milliseconds until it ends in any case.
+    pub timeout_ms: Option<u64>,
+}
+
+/// A client has been let in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectEvent {
+    /// The client id.
+    pub instance: u32,
+    /// What it calls itself.
+    pub name: String,
+    /// Whose it is, from the system.
+    pub identity: Identity,
+    /// Its process, from the system, if that can be told.
+    pub pid: Option<u32>,
+}
+
+/// A client has left, or was sent away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DisconnectEvent {
+    /// The client id.
+    pub instance: u32,
+    /// What it called itself.
+    pub name: String,
+    /// Whose it was, from the system.
+    pub identity: Identity,
+    /// Its process, from the system, if that could be told.
+    pub pid: Option<u32>,
+    /// Why, for people.
+    pub reason: String,
+    /// Milliseconds for which it was connected.
+    pub connected_ms: u64,
+    /// Messages read from it.
+    pub messages_in: u64,
+    /// Messages written to it.
+    pub messages_out: u64,
+    /// Messages it lost to overflow.
+    pub dropped: u64,
+}
+
+/// A client was too slow, and has lost messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapEvent {
+    /// The client id.
+    pub instance: u32,
+    /// What it calls itself.
+    pub name: String,
+    /// Whose it is, from the system.
+    pub identity: Identity,
+    /// How many messages since the last such event about it.
+    pub messages: u64,
+}
+
+/// The policy has denied something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyEvent {
+    /// Who wanted it, from the system.
+    pub identity: Identity,
+    /// Its process, from the system, if that can be told.
+    pub pid: Option<u32>,
+    /// The client id; none if it was not let in.
+    pub instance: Option<u32>,
+    /// What it wanted to do: `connect`, `publish` and so on.
+    pub action: String,
+    /// On which topic or pattern.
+    pub topic: Option<String>,
+    /// Which rule says no.
+    pub rule: String,
+}
+
+/// The configuration was read anew, or was to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadEvent {
+    /// What is wrong with it; then all stays as it was.
+    pub error: Option<String>,
+    /// Sections that differ, and for which the broker has to be started anew.
+    pub restart_for: Vec<String>,
+}
+
+/// Somebody begins or ceases to monitor the bus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MonitorEvent {
+    /// The client id.
+    pub instance: u32,
+    /// What it calls itself.
+    pub name: String,
+    /// Whose it is, from the system.
+    pub identity: Identity,
+    /// What it monitors now; nothing, it has ceased.
+    pub patterns: Vec<String>,
 }

@@ -1,0 +1,138 @@
+//! Looks: what the broker tells of itself and of who is there.
+
+use std::sync::Arc;
+
+use pipebus_proto::admin::{InstanceStatus, Status, SubscriptionListed, SubscriptionStatus, TopicStatus, UserStatus};
+use pipebus_proto::control::Role;
+use pipebus_proto::topic::InstanceId;
+use tokio::time::Instant;
+
+use crate::broker::Broker;
+use crate::core::bus::{Instance, Subscription};
+use crate::outbox::Outbox;
+
+pub(super) fn status(broker: &Broker) -> Status {
+    let bus = broker.bus();
+    let ended = &broker.ended;
+    let mut status = Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        bus: broker.place.directory().display().to_string(),
+        uptime_ms: milliseconds_since(broker.started),
+        instances_max: bus.limits().instances_max as u64,
+        messages_in: ended.messages_in.read(),
+        bytes_in: ended.bytes_in.read(),
+        messages_out: ended.messages_out.read(),
+        bytes_out: ended.bytes_out.read(),
+        dropped: broker.ended_dropped.read(),
+        memory_bytes: resident_bytes(),
+        limits_reached: broker.reviewed.reached().map(|(limit, times)| (limit.key().to_owned(), times)).collect(),
+        ..Status::default()
+    };
+    status.instances = bus.instances().len() as u64;
+    status.topics = bus.topics().filter(|(_, declared)| !declared.name.is_reserved()).count() as u64;
+    for (_, instance) in bus.instances() {
+        let (counters, fill) = (&instance.to.counters, instance.to.fill());
+        status.subscriptions += instance.subscriptions.len() as u64;
+        status.messages_in += counters.messages_in.read();
+        status.bytes_in += counters.bytes_in.read();
+        status.messages_out += counters.messages_out.read();
+        status.bytes_out += counters.bytes_out.read();
+        status.dropped += fill.dropped;
+        status.queued_bytes += fill.queued_bytes;
+    }
+    status
+}
+
+pub(super) fn instances(broker: &Broker) -> Vec<InstanceStatus> {
+    broker.bus().instances().map(|(id, instance)| instance_status(id, instance)).collect()
+}
+
+fn instance_status(id: InstanceId, instance: &Instance<Arc<Outbox>>) -> InstanceStatus {
+    let (counters, fill) = (&instance.to.counters, instance.to.fill());
+    let subscriptions = instance.subscriptions.values().map(subscription_status);
+    InstanceStatus {
+        id: id.0,
+        name: instance.name.to_string(),
+        identity: instance.peer.identity.clone(),
+        pid: instance.peer.pid,
+        connected_ms: milliseconds_since(Instant::from_std(instance.since)),
+        subscriptions: subscriptions.collect(),
+        messages_in: counters.messages_in.read(),
+        bytes_in: counters.bytes_in.read(),
+        messages_out: counters.messages_out.read(),
+        bytes_out: counters.bytes_out.read(),
+        dropped: fill.dropped,
+        queued_bytes: fill.queued_bytes,
+        queue_bytes_max: fill.queue_bytes_max,
+        stalled: fill.stalled,
+    }
+}
+
+fn subscription_status(subscription: &Subscription) -> SubscriptionStatus {
+    SubscriptionStatus {
+        pattern: subscription.pattern.to_string(),
+        overflow: subscription.overflow,
+        serves: subscription.role == Role::Serve,
+    }
+}
+
+pub(super) fn subscriptions(broker: &Broker) -> Vec<SubscriptionListed> {
+    let bus = broker.bus();
+    let mut listed = Vec::new();
+    for (id, instance) in bus.instances() {
+        for subscription in instance.subscriptions.values() {
+            let matching = bus.topics().filter(|(_, topic)| subscription.pattern.matches(&topic.name));
+            listed.push(SubscriptionListed {
+                instance: id.0,
+                name: instance.name.to_string(),
+                identity: instance.peer.identity.clone(),
+                subscription: subscription_status(subscription),
+                topics: matching.count() as u64,
+            });
+        }
+    }
+    listed
+}
+
+pub(super) fn users(broker: &Broker) -> Vec<UserStatus> {
+    let bus = broker.bus();
+    let users = bus.users().iter().map(|(identity, user)| UserStatus {
+        identity: identity.clone(),
+        instances: user.instances as u64,
+        subscriptions: user.subscriptions as u64,
+        topics: user.topics as u64,
+        queued_bytes: user.account.queued() as u64,
+        queued_bytes_max: bus.limits().queued_bytes_per_user_max as u64,
+    });
+    let mut users: Vec<UserStatus> = users.collect();
+    users.sort_by_key(|user| std::cmp::Reverse(user.instances));
+    users
+}
+
+pub(super) fn topics(broker: &Broker) -> Vec<TopicStatus> {
+    let routes = broker.routes();
+    let bus = broker.bus();
+    let topics = bus.topics().filter(|(_, declared)| !declared.name.is_reserved());
+    topics
+        .map(|(id, declared)| TopicStatus {
+            id: id.0,
+            name: declared.name.to_string(),
+            publishers: declared.publishers as u64,
+            requesters: declared.requesters as u64,
+            subscribers: routes.get(id).map_or(0, |route| route.targets.len() as u64),
+            servers: declared.servers.len() as u64,
+        })
+        .collect()
+}
+
+fn milliseconds_since(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The second field of `/proc/self/statm`, in pages (proc_pid_statm(5)); `None` where there is no such file.
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
