@@ -26,6 +26,16 @@
 //! that carries messages of 32 KiB or more to 1 MiB. For such messages a client keeps at most 32 MiB of pages that it
 //! lends to its pipe; see [`Loan`].
 
+/// The guide for developers, so that its examples are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/developers.md")]
+mod guide {}
+
+/// The README, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}
+
 pub mod blocking;
 mod client;
 mod connection;
