@@ -241,6 +241,7 @@ impl Broker {
                 Effect::TopicGone(topic) => bus.instances().for_each(|(_, i)| i.to.forget_topic(topic)),
                 Effect::SenderGone(sender) => bus.instances().for_each(|(_, i)| i.to.forget_sender(sender)),
                 Effect::Expel { to, refused } => to.expel(refused),
+                Effect::Monitors { .. } => {}
                 Effect::Audit(entry) => self.audit.log(&entry),
             }
         }

@@ -131,10 +131,12 @@ impl<T: Clone> Ingress<T> {
         let way = match span.kind {
             Kind::Request => self.way_of_request(span, routes, bus)?,
             Kind::Reply => self.way_of_reply(span, bus)?,
-            Kind::Message | Kind::Control => match self.look_up(span.topic, Purpose::Publish, routes, bus)? {
-                Standing::Declared => routes.get(span.topic).cloned().map_or(Way::Nowhere, Way::Subscribers),
-                _ => Way::Nowhere,
-            },
+            Kind::Message | Kind::Control | Kind::Record => {
+                match self.look_up(span.topic, Purpose::Publish, routes, bus)? {
+                    Standing::Declared => routes.get(span.topic).cloned().map_or(Way::Nowhere, Way::Subscribers),
+                    _ => Way::Nowhere,
+                }
+            }
         };
         if span.part == Part::First {
             // The broker answers at once, whatever else the request says.
@@ -148,6 +150,9 @@ impl<T: Clone> Ingress<T> {
 
     /// Checks what the client says of itself: its id, its count, and the order of its fragments.
     fn verify(&mut self, span: &Span) -> Result<(), Malformed> {
+        if span.kind == Kind::Record {
+            return Err(Malformed::BrokersOwn(span.kind));
+        }
         if span.sender != self.id {
             return Err(Malformed::Sender { claimed: span.sender, own: self.id });
         }
