@@ -201,10 +201,11 @@ fn subscription(subscription: &SubscriptionStatus) -> String {
     }
 }
 
-/// What it does when it is slow, or that it serves.
+/// What it does when it is slow, or that it serves or monitors.
 fn kind(subscription: &SubscriptionStatus) -> &'static str {
     match subscription.overflow {
         _ if subscription.serves => "serves",
+        _ if subscription.monitors => "monitors",
         Overflow::Block => "block",
         Overflow::DropOldest => "drop-oldest",
         Overflow::DropNewest => "drop-newest",
@@ -218,8 +219,12 @@ mod tests {
     use super::*;
 
     fn instance() -> InstanceStatus {
-        let subscription =
-            |pattern: &str, overflow, serves| SubscriptionStatus { pattern: pattern.into(), overflow, serves };
+        let subscription = |pattern: &str, overflow, serves| SubscriptionStatus {
+            pattern: pattern.into(),
+            overflow,
+            serves,
+            monitors: false,
+        };
         InstanceStatus {
             id: 12,
             name: "pipebus sub\u{1b}[2J".into(),

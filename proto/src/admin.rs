@@ -66,6 +66,9 @@ pub struct Status {
     pub instances_max: u64,
     /// Subscriptions now.
     pub subscriptions: u64,
+    /// Instances that monitor now.
+    #[serde(default)]
+    pub monitors: u64,
     /// Topics declared now, not counting the broker's own.
     pub topics: u64,
     /// Messages read from clients.
@@ -129,6 +132,9 @@ pub struct SubscriptionStatus {
     pub overflow: Overflow,
     /// Whether it serves requests.
     pub serves: bool,
+    /// Whether it monitors: gets records of what passes.
+    #[serde(default)]
+    pub monitors: bool,
 }
 
 /// One declared topic.
@@ -209,7 +215,7 @@ pub struct SubscriptionListed {
     pub name: String,
     /// Whose it is, from the system.
     pub identity: Identity,
-    /// Its pattern, its overflow policy, and whether it serves.
+    /// Its pattern, its overflow policy, and whether it serves or monitors.
     #[serde(flatten)]
     pub subscription: SubscriptionStatus,
     /// How many of the topics that are declared now it matches.
@@ -345,7 +351,7 @@ pub struct ReloadEvent {
     pub restart_for: Vec<String>,
 }
 
-/// Somebody begins or ceases to monitor the bus.
+/// Somebody begins to monitor the bus, monitors something else now, or ceases to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonitorEvent {
     /// The client id.

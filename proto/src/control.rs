@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::record::Watch;
 use crate::topic::{InstanceId, TopicId};
 
 /// The body of a frame of kind [`crate::frame::Kind::Control`].
@@ -59,7 +60,7 @@ pub enum Control {
         subscription: u32,
         /// Which topics.
         pattern: String,
-        /// Messages or requests.
+        /// Messages, requests or records.
         role: Role,
         /// What happens when the instance's queue is full.
         overflow: Overflow,
@@ -250,6 +251,10 @@ pub enum Role {
     Subscribe,
     /// Requests; each goes to one server.
     Serve,
+    /// Records of the frames that pass, of messages, requests and replies; of control frames on
+    /// [`CONTROL_TOPIC`](crate::record::CONTROL_TOPIC). With overflow `drop-oldest` the oldest that wait are dropped,
+    /// with any other the new ones: nobody ever waits for a monitor.
+    Monitor(Watch),
 }
 
 /// What happens to messages for a subscription when the instance's queue is full.

@@ -34,6 +34,7 @@ pub(super) fn status(broker: &Broker) -> Status {
     for (_, instance) in bus.instances() {
         let (counters, fill) = (&instance.to.counters, instance.to.fill());
         status.subscriptions += instance.subscriptions.len() as u64;
+        status.monitors += u64::from(instance.is_monitor());
         status.messages_in += counters.messages_in.read();
         status.bytes_in += counters.bytes_in.read();
         status.messages_out += counters.messages_out.read();
@@ -74,6 +75,7 @@ fn subscription_status(subscription: &Subscription) -> SubscriptionStatus {
         pattern: subscription.pattern.to_string(),
         overflow: subscription.overflow,
         serves: subscription.role == Role::Serve,
+        monitors: subscription.is_monitor(),
     }
 }
 

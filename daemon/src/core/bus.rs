@@ -64,7 +64,7 @@ pub struct Instance<T> {
 pub struct Subscription {
     /// Which topics.
     pub pattern: Pattern,
-    /// Messages or requests.
+    /// Messages, requests or records.
     pub role: Role,
     /// What happens when the queue is full.
     pub overflow: Overflow,
@@ -124,6 +124,17 @@ pub enum Effect<T> {
         to: T,
         /// Why.
         refused: Refused,
+    },
+    /// Tell that an instance has begun to monitor, monitors something else now, or has ceased to.
+    Monitors {
+        /// The instance.
+        instance: InstanceId,
+        /// Whose it is.
+        peer: Peer,
+        /// What it calls itself.
+        name: Box<str>,
+        /// What it monitors now.
+        patterns: Vec<Pattern>,
     },
     /// Log a decision of the policy, since its rule says so.
     Audit(Entry),
@@ -315,6 +326,9 @@ impl<T: Clone> Bus<T> {
             user.topics -= gone.declared.len();
         }
         self.users.subscriptions -= gone.subscriptions.len();
+        if gone.is_monitor() {
+            self.effects.push_back(gone.monitors(instance, Vec::new()));
+        }
         // Before its topics go: a message that it had not finished ends with it, rather than with them.
         self.effects.push_back(Effect::SenderGone(instance));
         if !gone.subscriptions.is_empty() {

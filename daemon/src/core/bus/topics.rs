@@ -83,7 +83,8 @@ impl<T: Clone> Bus<T> {
         let declared = Declared { name: topic.clone(), publishers: 0, requesters: 0, servers: Vec::new(), holders: 0 };
         self.topics.insert(id, declared);
         let introduction = encode_control(&Control::TopicInfo { topic: id, name: topic.to_string() });
-        self.routes.set(id, Some(Route { topic: topic.clone(), introduction, targets: Vec::new() }));
+        self.routes
+            .set(id, Some(Route { topic: topic.clone(), introduction, targets: Vec::new(), watchers: Vec::new() }));
         let subscribed: Vec<InstanceId> =
             self.instances.iter().filter(|(_, i)| !i.subscriptions.is_empty()).map(|(id, _)| *id).collect();
         for instance in subscribed {
