@@ -6,9 +6,10 @@ mod looks;
 mod policy_check;
 
 use bytes::{Bytes, BytesMut};
-use pipebus_proto::admin::{INSTANCES, LIMIT_EVENT, POLICY_CHECK, STATUS, SUBSCRIPTIONS, TOPICS, USERS};
+use pipebus_proto::admin::{INSTANCES, LIMIT_EVENT, MONITOR_EVENT, POLICY_CHECK, STATUS, SUBSCRIPTIONS, TOPICS, USERS};
 use pipebus_proto::control::Overflow;
 use pipebus_proto::frame::{Call, Flags, Head, Kind, Metadata};
+use pipebus_proto::record::CONTROL_TOPIC;
 use pipebus_proto::splitter::{Span, next_span};
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 use pipebus_proto::wire::{encode_metadata, for_each_frame};
@@ -21,9 +22,9 @@ use crate::outbox::Outbox;
 /// More than the metadata of an answer.
 const METADATA_BYTES: u64 = 64;
 
-/// The topics on which the broker answers or tells of events.
+/// The topics on which the broker answers or tells of events, and that of what it and its clients say to each other.
 pub(crate) fn topics() -> Vec<Topic> {
-    [STATUS, INSTANCES, SUBSCRIPTIONS, TOPICS, USERS, POLICY_CHECK, LIMIT_EVENT]
+    [STATUS, INSTANCES, SUBSCRIPTIONS, TOPICS, USERS, POLICY_CHECK, LIMIT_EVENT, MONITOR_EVENT, CONTROL_TOPIC]
         .into_iter()
         .filter_map(|name| Topic::new(name).ok())
         .collect()
@@ -45,6 +46,7 @@ pub(crate) async fn answer(
         TOPICS => written(&looks::topics(broker)),
         USERS => written(&looks::users(broker)),
         POLICY_CHECK => policy_check::answer(broker, question).await.and_then(|checked| written(&checked)),
+        CONTROL_TOPIC => Err(format!("{topic} is only to be monitored, and answers nothing")),
         _ => Err(format!("{topic} tells of events and answers nothing; subscribe to it")),
     };
     let max = broker.routes().message_bytes_max();

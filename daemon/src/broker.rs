@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use pipebus_proto::control::{Control, Identity, Purpose, Reason};
+use pipebus_proto::control::{Control, Identity, Purpose, Reason, Regarding};
 use pipebus_proto::frame::Call;
 use pipebus_proto::place::Place;
+use pipebus_proto::record::CONTROL_TOPIC;
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 use pipebus_proto::wire::encode_control;
 use tokio::time::Instant;
@@ -26,6 +27,7 @@ use crate::core::refused::Refused;
 use crate::core::routes::Routes;
 use crate::counters::{Counter, Counters};
 use crate::membership::Membership;
+use crate::monitor;
 use crate::outbox::Outbox;
 use crate::review::Reviewed;
 use crate::rules::RuleSection;
@@ -58,6 +60,8 @@ pub(crate) struct Broker {
     pub(crate) reviewed: Reviewed,
     /// A SenderInfo frame of the broker itself.
     pub(crate) introduction: Bytes,
+    /// The topic of what it and its clients say to each other.
+    pub(crate) control: Option<TopicId>,
 }
 
 impl Broker {
@@ -67,6 +71,7 @@ impl Broker {
         Broker {
             place,
             started: Instant::now(),
+            control: Topic::new(CONTROL_TOPIC).ok().and_then(|topic| bus.topic(&topic)),
             routes: ArcSwap::from_pointee(bus.routes()),
             bus: Mutex::new(bus),
             ended: Counters::default(),
@@ -237,11 +242,16 @@ impl Broker {
             }
             match effect {
                 Effect::RoutesChanged => {}
-                Effect::Send { to, control } => to.send(&control),
+                Effect::Send { to, control } => self.say(&to, &control),
                 Effect::TopicGone(topic) => bus.instances().for_each(|(_, i)| i.to.forget_topic(topic)),
                 Effect::SenderGone(sender) => bus.instances().for_each(|(_, i)| i.to.forget_sender(sender)),
-                Effect::Expel { to, refused } => to.expel(refused),
-                Effect::Monitors { .. } => {}
+                Effect::Expel { to, refused } => {
+                    self.observe_said(&to, &refused.clone().about(Regarding::Connection));
+                    to.expel(refused);
+                }
+                Effect::Monitors { instance, peer, name, patterns } => {
+                    monitor::announce(self, bus, instance, peer, &name, &patterns);
+                }
                 Effect::Audit(entry) => self.audit.log(&entry),
             }
         }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use pipebus_proto::control::{Control, Farewell, Reason, Regarding, Welcome};
+use pipebus_proto::frame::{HEAD_BYTES, PROTOCOL_VERSION};
 use pipebus_proto::splitter::missing;
-use pipebus_proto::topic::InstanceId;
 use pipebus_proto::wire::encode_control;
 use tokio::io::Interest;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -95,11 +95,15 @@ async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shu
         }
     };
     outbox.name(id);
-    outbox.send(&Control::Welcome(Welcome {
+    let hello = encode_control(&Control::Hello { version: PROTOCOL_VERSION, name: name.clone() });
+    let welcome = Control::Welcome(Welcome {
         client: id,
         broker_version: env!("CARGO_PKG_VERSION").to_owned(),
         message_bytes_max: broker.routes().message_bytes_max(),
-    }));
+    });
+    let mut inlet = Inlet::new(broker.clone(), id, outbox.clone());
+    inlet.observe(&hello[HEAD_BYTES..]);
+    broker.say(&outbox, &welcome);
     if may_tell_of(&peer.identity, Sort::ComesAndGoes) {
         info!(instance = id.0, who = describe(&peer.identity), name, pid = peer.pid, "connected");
     }
@@ -107,7 +111,6 @@ async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shu
     if !read.is_empty() {
         *buffer.bytes() = read;
     }
-    let inlet = Inlet::new(broker, id, outbox);
     Some(Instance { intake: Intake { inlet, buffer, reader }, shutdown })
 }
 
@@ -169,9 +172,9 @@ impl Instance {
                 }
             });
             match ended.await {
-                Ok(ended) => ended,
+                Ok(ended) => Ok(ended),
                 // It was kicked meanwhile.
-                Err(Some(farewell)) => return cause(farewell),
+                Err(Some(farewell)) => Err(farewell),
                 Err(None) => {
                     // Whatever the client has written before it closed its other pipe is still routed.
                     let _ = Box::pin(timeout(FAREWELL_WAIT, read)).await;
@@ -179,49 +182,62 @@ impl Instance {
                 }
             }
         };
-        self.shutdown.reader_done();
-        let patience_max = self.intake.inlet.broker.config.shutdown_timeout();
-        Box::pin(take_leave(self.intake.inlet.id(), ended, write, &outbox, &self.shutdown, patience_max)).await
+        let broker = &self.intake.inlet.broker;
+        match ended {
+            Ok(ended) => {
+                self.shutdown.reader_done();
+                Box::pin(take_leave(ended, write, broker, &outbox, &self.shutdown)).await
+            }
+            Err(farewell) => said(broker, &outbox, farewell),
+        }
     }
 }
 
 /// Once nothing more is read: writes what waits, and goodbye, for as long as there is patience.
 async fn take_leave(
-    id: InstanceId,
     ended: Ended,
     mut write: Pin<&mut impl Future<Output = Option<Farewell>>>,
+    broker: &Broker,
     outbox: &Outbox,
     shutdown: &Shutdown,
-    patience_max: Duration,
 ) -> &'static str {
+    let patience_max = broker.config.shutdown_timeout();
+    let said_or =
+        |farewell: Option<Farewell>, otherwise| farewell.map_or(otherwise, |cause| said(broker, outbox, cause));
     let (farewell, patience) = match ended {
         Ended::Gone => return "the client's pipe is closed",
         Ended::Left => (Farewell::Leaving, patience_max),
         Ended::Violation(refused) => {
             if may_tell_of(&outbox.owner, Sort::Fault) {
-                info!(instance = id.0, reason = %refused, "broke the protocol");
+                info!(instance = outbox.instance().0, reason = %refused, "broke the protocol");
             }
-            outbox.send(&refused.about(Regarding::Connection));
+            broker.say(outbox, &refused.about(Regarding::Connection));
             (Farewell::Protocol, FAREWELL_WAIT)
         }
         Ended::Drained => {
             tokio::select! {
                 () = shutdown.reached(Phase::Closing) => {}
-                farewell = &mut write => return farewell.map_or("the client's pipe is closed", cause),
+                farewell = &mut write => return said_or(farewell, "the client's pipe is closed"),
             }
             (Farewell::Shutdown, patience_max)
         }
         Ended::Kicked => {
             // It may be too slow even for a farewell.
             let farewell = timeout(FAREWELL_WAIT, write).await.ok().flatten();
-            return farewell.map_or("disconnected, and did not read why", cause);
+            return said_or(farewell, "disconnected, and did not read why");
         }
     };
     outbox.close(farewell);
     match timeout(patience, write).await {
-        Ok(_) => cause(farewell),
+        Ok(goodbye) => said_or(goodbye, cause(farewell)),
         Err(_) => "did not read what waited for it",
     }
+}
+
+/// Goodbye has been said. Those who watch are told; returns why, for the log.
+fn said(broker: &Broker, outbox: &Outbox, farewell: Farewell) -> &'static str {
+    broker.observe_said(outbox, &Control::Goodbye { cause: farewell });
+    cause(farewell)
 }
 
 fn cause(farewell: Farewell) -> &'static str {

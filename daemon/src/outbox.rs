@@ -82,7 +82,7 @@ struct State {
     looked: Instant,
     /// In an episode of losing messages; each is logged once.
     losing: bool,
-    /// For the log; known once the instance is.
+    /// Known once the instance is.
     instance: InstanceId,
 }
 
@@ -155,9 +155,14 @@ impl Outbox {
         }
     }
 
-    /// Names the instance, for the log.
+    /// Names the instance.
     pub(crate) fn name(&self, instance: InstanceId) {
         self.lock().instance = instance;
+    }
+
+    /// Which instance's it is.
+    pub(crate) fn instance(&self) -> InstanceId {
+        self.lock().instance
     }
 
     /// Takes a span, or as much of it as its policy lets it; see [`Queue::push`]. Whoever may wait does so, behind
@@ -193,12 +198,7 @@ impl Outbox {
         state.look(now);
         let pushed = state.queue.push(span, overflow, names, now.into_std());
         match &pushed {
-            Pushed::Dropped { .. } if !state.losing => {
-                state.losing = true;
-                if may_tell_of(&self.owner, Sort::Fault) {
-                    warn!(instance = state.instance.0, overflow = ?overflow, "too slow, so messages are dropped");
-                }
-            }
+            Pushed::Dropped { .. } => self.tell_of_loss(&mut state, overflow),
             Pushed::Disconnect => {
                 if may_tell_of(&self.owner, Sort::Fault) {
                     warn!(instance = state.instance.0, "too slow, so it is disconnected");
@@ -209,6 +209,37 @@ impl Outbox {
         }
         ring(state);
         pushed
+    }
+
+    /// It loses messages: the log is told, once in an episode.
+    fn tell_of_loss(&self, state: &mut State, overflow: Overflow) {
+        if !std::mem::replace(&mut state.losing, true) && may_tell_of(&self.owner, Sort::Fault) {
+            warn!(instance = state.instance.0, overflow = ?overflow, "too slow, so messages are dropped");
+        }
+    }
+
+    /// How many bytes of records it may take now. Those who wait for room come first. If nothing waits, its pipe may take
+    /// more than its queue; and where the oldest are dropped, there is always room for the newest.
+    pub(crate) fn room_for_records(&self, overflow: Overflow) -> usize {
+        let state = self.lock();
+        if state.farewell.is_some() || state.waiting > 0 {
+            0
+        } else if overflow == Overflow::DropOldest || (state.writer.is_some() && state.queue.is_empty()) {
+            usize::MAX
+        } else {
+            state.queue.room()
+        }
+    }
+
+    /// Drops messages that were not made, since there is no room for them.
+    pub(crate) fn drop_unmade(&self, topic: TopicId, messages: u64, overflow: Overflow) {
+        let mut state = self.lock();
+        if state.farewell.is_some() {
+            return;
+        }
+        state.queue.drop_unmade(topic, messages);
+        self.tell_of_loss(&mut state, overflow);
+        ring(state);
     }
 
     /// Pushes what did not fit, waiting for its turn and for room as long as the policy says. Returns the messages

@@ -43,6 +43,8 @@ pub enum Way<T> {
     Subscribers(Arc<Route<T>>),
     /// To this server, which is to answer it.
     Server(T, Call),
+    /// A request that nobody takes; the requester has been told why.
+    Unserved,
     /// To the broker itself, which answers on this topic.
     Broker(Topic, Call),
     /// Back to the requester.
@@ -175,7 +177,7 @@ impl<T: Clone> Ingress<T> {
 
     fn way_of_request(&mut self, span: &Span, routes: &Routes<T>, bus: &impl Exchange<T>) -> Result<Way<T>, Refused> {
         // Whether it may still ask is the bus's to say, which tells the requester if not.
-        self.look_up(span.topic, Purpose::Request, routes, bus)?;
+        let standing = self.look_up(span.topic, Purpose::Request, routes, bus)?;
         let call = call_of(span)?;
         if call.requester != self.id {
             return Err(Malformed::Sender { claimed: call.requester, own: self.id }.into());
@@ -183,6 +185,7 @@ impl<T: Clone> Ingress<T> {
         Ok(match bus.server(span.topic, call) {
             Some(Server::Instance(_, server)) => Way::Server(server, call),
             Some(Server::Broker(topic)) => Way::Broker(topic, call),
+            None if standing == Standing::Declared => Way::Unserved,
             None => Way::Nowhere,
         })
     }

@@ -9,6 +9,7 @@ pub mod ingress;
 pub mod limits;
 pub mod policy;
 pub mod queue;
+pub mod records;
 pub mod refused;
 pub mod requests;
 pub mod routes;

@@ -150,17 +150,20 @@ impl Queue {
         let sender = span.sender;
         let pushed = self.push_span(span, overflow, names, now);
         self.refusing = matches!(pushed, Pushed::Full(_)).then_some(sender);
-        if pushed != Pushed::Queued {
-            let is_scarce = self.limit() < self.bytes_max;
-            match pushed {
-                _ if is_scarce => self.account.count(self.account.scarce()),
-                Pushed::Dropped { .. } | Pushed::Disconnect => self.account.count(Limit::QueueBytes),
-                // The client is slow, and its publishers wait: that is what they have chosen.
-                Pushed::Full(_) | Pushed::Queued => {}
-            }
+        match pushed {
+            Pushed::Queued => {}
+            // The client is slow, and its publishers wait: that is what they have chosen.
+            Pushed::Full(_) if self.limit() >= self.bytes_max => {}
+            _ => self.count_full(),
         }
         self.settle();
         pushed
+    }
+
+    /// Counts which limit leaves no more room.
+    fn count_full(&self) {
+        let is_scarce = self.limit() < self.bytes_max;
+        self.account.count(if is_scarce { self.account.scarce() } else { Limit::QueueBytes });
     }
 
     fn push_span(&mut self, span: Span, overflow: Overflow, names: Introductions<'_>, now: Instant) -> Pushed {
@@ -368,7 +371,8 @@ impl Queue {
         self.bytes_max.min(may_hold)
     }
 
-    fn room(&self) -> usize {
+    /// Bytes that it has room for now. If nothing waits and nothing is in flight, it takes a whole frame whatever its size.
+    pub fn room(&self) -> usize {
         self.limit().saturating_sub(self.bytes + self.in_flight)
     }
 

@@ -9,6 +9,7 @@ mod checks;
 pub(crate) mod choices;
 mod client;
 mod down;
+mod monitors;
 mod reader;
 mod routing;
 mod rules;

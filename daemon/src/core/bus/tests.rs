@@ -1,3 +1,4 @@
+mod monitors;
 mod trust;
 
 use super::*;
@@ -141,6 +142,10 @@ fn word(effect: Effect<u32>) -> String {
         Effect::TopicGone(topic) => return format!("topic-gone#{}", topic.0),
         Effect::SenderGone(sender) => return format!("sender-gone#{sender}"),
         Effect::Expel { to, refused } => return format!("{to}:expelled#{:?}", refused.reason),
+        Effect::Monitors { instance, patterns, .. } => {
+            let patterns: Vec<&str> = patterns.iter().map(Pattern::as_str).collect();
+            return format!("{instance}:monitors[{}]", patterns.join(" "));
+        }
         Effect::Audit(entry) => {
             let (allowed, action) = (if entry.allowed { "allowed" } else { "denied" }, entry.action.word());
             return format!("audit#{allowed}#{action}#{}", entry.topic.unwrap_or_default());

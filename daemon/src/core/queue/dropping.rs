@@ -29,6 +29,12 @@ impl Queue {
         Pushed::Dropped { messages }
     }
 
+    /// Drops messages that nobody has made, since there is no room for them.
+    pub fn drop_unmade(&mut self, topic: TopicId, messages: u64) {
+        self.lose(self.entries.len(), topic, messages);
+        self.count_full();
+    }
+
     pub(super) fn drop_oldest(&mut self, rest: Span, overflow: Overflow, names: Introductions<'_>) -> Pushed {
         let before = self.dropped;
         self.evict(rest.bytes.len());
