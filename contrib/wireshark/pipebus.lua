@@ -25,8 +25,10 @@ local function from_zero(names)
     return numbered
 end
 
-local CONTROL, MESSAGE, REQUEST, REPLY = 1, 2, 3, 4
-local KIND = { [CONTROL] = "Control", [MESSAGE] = "Message", [REQUEST] = "Request", [REPLY] = "Reply" }
+local CONTROL, MESSAGE, REQUEST, REPLY, RECORD = 1, 2, 3, 4, 5
+local KIND = {
+    [CONTROL] = "Control", [MESSAGE] = "Message", [REQUEST] = "Request", [REPLY] = "Reply", [RECORD] = "Record",
+}
 
 local CONTINUED, MORE, FAILED, LOANED = 0x01, 0x02, 0x04, 0x08
 local FLAGS_ALLOWED = {
@@ -34,6 +36,7 @@ local FLAGS_ALLOWED = {
     [MESSAGE] = CONTINUED + MORE + LOANED,
     [REQUEST] = CONTINUED + MORE,
     [REPLY] = CONTINUED + MORE + FAILED,
+    [RECORD] = 0,
 }
 
 local REGARDING = from_zero { "Connection", "Declare", "Subscription" }
@@ -125,6 +128,16 @@ local f = {
     bytes_min = ProtoField.uint32("pipebus.control.watch.bytes_min", "Bytes of a body, at least"),
     bytes_max = ProtoField.uint32("pipebus.control.watch.bytes_max", "Bytes of a body, at most"),
     kinds = ProtoField.uint8("pipebus.control.watch.kinds", "Kinds", base.HEX),
+    -- Records.
+    observed_time = ProtoField.uint64("pipebus.record.time", "Nanoseconds since 1970"),
+    observed_body = ProtoField.uint32("pipebus.record.body_bytes", "Bytes of the body"),
+    observed_kind = ProtoField.uint8("pipebus.record.kind", "Kind", base.DEC, KIND),
+    observed_flags = ProtoField.uint8("pipebus.record.flags", "Flags", base.HEX),
+    observed_metadata = ProtoField.uint16("pipebus.record.metadata_bytes", "Bytes of metadata"),
+    observed_subscribers = ProtoField.uint32("pipebus.record.subscribers", "Instances that got it"),
+    observed_waiting = ProtoField.uint32("pipebus.record.waiting", "Of those, without room for it"),
+    observed_dropped = ProtoField.uint32("pipebus.record.dropped", "Messages dropped for it"),
+    observed_to = ProtoField.uint32("pipebus.record.to", "To client"),
 }
 pipebus.fields = f
 
@@ -408,8 +421,9 @@ local function faults_of(head)
     unless(head.body_bytes <= (is_control and CONTROL_BYTES_MAX or BODY_BYTES_MAX), "the body is longer than it may be")
     unless(are_allowed(head.flags, FLAGS_ALLOWED[head.kind] or 0), "these flags do not fit the kind")
     unless(head.metadata_bytes <= head.body_bytes, "the metadata is longer than the body")
-    unless(head.metadata_bytes == 0 or begins and not is_control, "there may be no metadata here")
-    unless(head.metadata_bytes > 0 or not begins or head.kind < REQUEST, "the call is missing")
+    local has_call = head.kind == REQUEST or head.kind == REPLY
+    unless(head.metadata_bytes == 0 or begins and (has_call or head.kind == MESSAGE), "there may be no metadata here")
+    unless(head.metadata_bytes > 0 or not begins or not has_call, "the call is missing")
     unless(not is_control or head.topic_id == 0 and head.head_sender == 0 and head.sequence == UInt64(0),
         "a control frame has a topic, a sender or a sequence number")
     return faults
@@ -557,6 +571,20 @@ local function dissect_message(tvb, start, head, about, pinfo, root, tree)
     end
 end
 
+-- A record, of which a monitor gets many, and nobody captures any.
+local OBSERVED = {
+    u64 "observed_time", u32 "observed_body", u8 "observed_kind", u8 "observed_flags", u16 "observed_metadata",
+    u32 "observed_subscribers", u32 "observed_waiting", u32 "observed_dropped", u32 "observed_to",
+}
+
+local function dissect_record(tvb, start, pinfo, root, tree)
+    local cursor = cursor_over(tvb, start, tvb:reported_len())
+    read_all(OBSERVED, cursor, tree, {})
+    if cursor.at < tvb:len() then
+        data:call(tvb(cursor.at):tvb(), pinfo, root)
+    end
+end
+
 -- A packet.
 
 local PART = from_zero { "", ", last fragment", ", first fragment", ", fragment" }
@@ -609,12 +637,15 @@ local function dissect_frame(tvb, pinfo, root, tree)
     end
     local body = start + HEAD_BYTES
     if head.kind == CONTROL then
-        local control_tree = tree:add(tvb(body, tvb:len() - body), "Control")
-        guarded(control_tree, function() control(cursor_over(tvb, body, tvb:reported_len()), control_tree, about) end)
+        local subtree = tree:add(tvb(body, tvb:len() - body), "Control")
+        guarded(subtree, function() control(cursor_over(tvb, body, tvb:reported_len()), subtree, about) end)
+    elseif head.kind == RECORD then
+        local subtree = tree:add(tvb(body, tvb:len() - body), "Record")
+        guarded(subtree, function() dissect_record(tvb, body, pinfo, root, subtree) end)
     else
         dissect_message(tvb, body, head, about, pinfo, root, tree)
-        about.info = message_info(head, about)
     end
+    about.info = about.info or message_info(head, about)
     tree:append_text((", from %d, %s"):format(about.sender, about.info))
     set_columns(pinfo, about, head)
 end

@@ -22,6 +22,7 @@ const CONTROL_WORDS: &[(&str, &str)] = &[
     ("declared", "declared 5 is topic 7"),
     ("retract", "retract topic 7"),
     ("subscribe", "Subscribe sensors/*/temp (Latest) as 6"),
+    ("subscribe-monitor", "Monitor sensors/** (DropOldest) as 6"),
     ("subscribed", "subscribed 6"),
     ("unsubscribe", "unsubscribe 6"),
     ("unsubscribed", "unsubscribed 6"),
@@ -125,9 +126,11 @@ fn every_field_of_a_control_frame_can_be_filtered_for() {
         ("pipebus.control.cause == 0", 1),
         ("pipebus.control && pipebus.topic == \"sensors/kitchen/temp\"", 2),
         ("pipebus.control.purpose == 0", 2),
-        ("pipebus.control.subscription == 6", 5),
+        ("pipebus.control.subscription == 6", 6),
         ("pipebus.control.pattern == \"sensors/*/temp\" && pipebus.control.role == 0", 1),
         ("pipebus.control.overflow == 3", 1),
+        ("pipebus.control.watch.sender == 3 && pipebus.control.watch.kinds == 0x0c", 1),
+        ("pipebus.control.watch.capture_bytes == 64 && pipebus.control.watch.bytes_max == 4096", 1),
         ("pipebus.control && pipebus.topic_id == 7", 6),
         ("pipebus.control.uid == 1000", 1),
         ("pipebus.control.sid == \"S-1-5-18\"", 1),
@@ -164,6 +167,9 @@ fn messages_are_dissected_with_their_metadata_and_put_together() {
         "3 3 4 0x00 6f6e",
         "4 4 1 0x00 6f6b",
         "4 4 2 0x04 ",
+        "5 3 1 0x00 3231",
+        "5 3 0 0x00 110000008877665544332211",
+        "5 4 1 0x00 ",
     ];
     let rows: Vec<String> = capture.fields("pipebus", &names).iter().map(|row| row.join(" ")).collect();
     assert_eq!(rows, expected);
@@ -173,6 +179,8 @@ fn messages_are_dissected_with_their_metadata_and_put_together() {
     assert_eq!(first("pipebus.flags.failed == 1", &["pipebus.error"]), "the lamp is broken");
     assert_eq!(first("pipebus.reassembled_bytes == 8", &["pipebus.fragment"]), "3,4,5");
     assert_eq!(capture.count("pipebus.reassembled_in == 5"), 2);
+    let record = ["pipebus.record.kind", "pipebus.record.subscribers", "pipebus.record.waiting", "pipebus.record.time"];
+    assert_eq!(first("pipebus.record.body_bytes == 4", &record), "2 2 1 1700000000123456789");
     let of_capture = ["pipebus.subscribers", "pipebus.dropped", "pipebus.sender.uid", "pipebus.topic", "_ws.col.Info"];
     let expected = "3 1 1000 sensors/kitchen/temp Message sensors/kitchen/temp #1, 4 bytes";
     assert_eq!(first("pipebus.sequence == 1 && pipebus.sender == 3", &of_capture), expected);
