@@ -125,10 +125,11 @@ async fn messages_and_requests(bus: &TestBus) {
         thermometer.request("lamp/on", "and again", Duration::from_millis(1)).await.unwrap_err();
     };
     let (unanswered, ()) = tokio::join!(serve, ask);
-    drop(unanswered);
     thermometer.request("nobody/home", "", DEADLINE).await.unwrap_err();
     thermometer.publish("$bus/mine", "").await.unwrap_err();
     thermometer.flush().await.unwrap();
+    // Dropped, it says so to who does not wait any more.
+    drop(unanswered);
     // Lent pages have been read.
     wait_for("pages to be released", || bus.log().contains("Consumed {").then_some(()));
     subscription.unsubscribe().await.unwrap();
