@@ -149,6 +149,22 @@ fn every_field_of_a_control_frame_can_be_filtered_for() {
 }
 
 #[test]
+fn every_filter_that_the_readme_recommends_is_one() {
+    if !can_dissect() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let packets: Vec<Vec<u8>> = frames().iter().map(|(_, frame, _)| packet(frame)).collect();
+    let capture = CaptureFile::of_packets(scratch.path(), &packets);
+    let readme = std::fs::read_to_string(dissector().with_file_name("README.md")).unwrap();
+    let (_, table) = readme.split_once("| To see | Display filter |\n").unwrap();
+    let rows = table.split("\n\n").next().unwrap().replace("\\|", "|");
+    let filters: Vec<&str> = rows.split('`').skip(1).step_by(2).collect();
+    assert_eq!(capture.counts(&filters).len(), filters.len());
+    assert!(filters.len() >= 10, "{filters:?}");
+}
+
+#[test]
 fn messages_are_dissected_with_their_metadata_and_put_together() {
     if !can_dissect() {
         return;

@@ -51,7 +51,9 @@ pub(crate) struct Monitor {
 const EXAMPLES: &str = "\
 A frame is a message, a fragment of one that has more than 256 KiB, a request, a reply, or a control frame, which is what \
 clients and the broker say to each other. Its body is headers and payload. Nobody ever waits for a monitor: what it is too \
-slow for is lost to it, and told in its place. Monitoring is announced to administrators, and needs a rule that allows it.
+slow for is lost to it, and told in its place. An answer can stand before its question; their times tell. Control frames \
+of which there is one for each message or sender, such as TopicInfo and Released, are not shown. Monitoring is announced \
+to administrators, and needs a rule that allows it.
 
 Examples:
   pipebus monitor

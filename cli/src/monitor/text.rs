@@ -118,7 +118,7 @@ impl Text {
         if self.payload == Payload::Text && record.head.body > u32::from(record.head.metadata) {
             buffer.extend_from_slice(b"  ");
             push_printable(buffer, record.payload());
-            if record.is_cut() {
+            if record.is_cut() && !buffer.ends_with(b"...") {
                 buffer.extend_from_slice(b" ...");
             }
         }
