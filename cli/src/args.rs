@@ -1,6 +1,7 @@
 //! The arguments of all commands. What they do is in the commands' own files.
 
 pub(crate) mod messages;
+pub(crate) mod monitor;
 pub(crate) mod policy;
 
 use std::ffi::OsString;
@@ -13,6 +14,7 @@ use pipebus_proto::place::{Address, AddressError};
 use pipebus_proto::topic::TopicError;
 
 use self::messages::{Publish, Reply, Request, Subscribe};
+use self::monitor::Monitor;
 use self::policy::Policy;
 use crate::bench::args::{BENCH_EXAMPLES, Work};
 use crate::bench::part::Part;
@@ -71,6 +73,8 @@ pub(crate) enum Command {
     Pub(Publish),
     /// Show what is published to the topics that match
     Sub(Subscribe),
+    /// Show or capture every frame that passes
+    Monitor(Monitor),
     /// Ask whoever serves a topic, and show the answer
     Request(Request),
     /// Answer requests with the output of a command

@@ -17,6 +17,10 @@ pub(crate) enum Failure {
     /// Whoever read the standard output has left. Not told to anybody.
     #[error("nobody reads the output")]
     OutputClosed,
+    #[error(
+        "a capture is not for a terminal; name a file, or use a pipe: pipebus monitor --pcapng - | wireshark -k -i -"
+    )]
+    BinaryOnTerminal,
     /// The policy does not allow what was asked about. The answer says so.
     #[error("the policy does not allow it")]
     Denied,
@@ -63,6 +67,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Failure::Client(error) => client_exit_code(error),
+            Failure::BinaryOnTerminal => USAGE,
             Failure::Denied => REFUSED,
             Failure::TooFew { .. } | Failure::NoAnswer { .. } | Failure::Stuck { .. } => TIMED_OUT,
             Failure::System { .. }

@@ -206,6 +206,13 @@ fn kind(subscription: &SubscriptionStatus) -> &'static str {
     match subscription.overflow {
         _ if subscription.serves => "serves",
         _ if subscription.monitors => "monitors",
+        overflow => overflow_name(overflow),
+    }
+}
+
+/// As people write it.
+pub(crate) fn overflow_name(overflow: Overflow) -> &'static str {
+    match overflow {
         Overflow::Block => "block",
         Overflow::DropOldest => "drop-oldest",
         Overflow::DropNewest => "drop-newest",

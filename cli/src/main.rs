@@ -10,6 +10,7 @@ mod failure;
 mod format;
 mod interrupt;
 mod look;
+mod monitor;
 mod output;
 mod policy;
 mod publish;
@@ -59,6 +60,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         match &arguments.command {
             Command::Pub(arguments) => publish::run(bus, arguments).await,
             Command::Sub(arguments) => subscribe::run(bus, arguments).await,
+            Command::Monitor(arguments) => monitor::run(bus, arguments).await,
             Command::Request(arguments) => request::run(bus, arguments).await,
             Command::Reply(arguments) => reply::run(bus, arguments).await,
             Command::Status(arguments) => look::status(bus, arguments).await,

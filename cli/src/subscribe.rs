@@ -28,7 +28,7 @@ const BATCH: u64 = 1024;
 const UNCOPIED_BYTES_MIN: usize = 64 * 1024;
 
 /// How long leaving the bus may take.
-const CLOSE_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(bus: &Address, arguments: &Subscribe) -> Result<(), Failure> {
     let client = connect(bus, "sub").await?;
@@ -75,7 +75,7 @@ async fn show(mut feed: Feed, arguments: &Subscribe, interrupt: &mut Interrupt) 
     ended
 }
 
-async fn deadline(timeout: Option<Duration>) -> Duration {
+pub(crate) async fn deadline(timeout: Option<Duration>) -> Duration {
     match timeout {
         Some(timeout) => tokio::time::sleep(timeout).await,
         None => std::future::pending().await,
@@ -85,7 +85,7 @@ async fn deadline(timeout: Option<Duration>) -> Duration {
 
 /// Waits until whoever read the standard output has left, so that `pipebus sub a | head -1` ends without a second
 /// message. Never returns where that can't be seen, as in a file.
-async fn output_closed() {
+pub(crate) async fn output_closed() {
     // Only watched, so that it need not be made non-blocking, which would be so for all who share it.
     let watch = || pipe::Sender::from_owned_fd_unchecked(io::stdout().as_fd().try_clone_to_owned()?);
     match watch() {

@@ -10,6 +10,7 @@
 pub mod attack;
 pub mod raw;
 pub mod traffic;
+pub mod wireshark;
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
