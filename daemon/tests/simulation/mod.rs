@@ -14,6 +14,7 @@ mod routing;
 mod rules;
 mod sending;
 mod step;
+mod timing;
 mod world;
 
 use self::choices::{Choices, Tape};
