@@ -6,7 +6,7 @@ mod looks;
 mod policy_check;
 
 use bytes::{Bytes, BytesMut};
-use pipebus_proto::admin::{INSTANCES, LIMIT_EVENT, POLICY_CHECK, STATUS, SUBSCRIPTIONS, TOPICS, USERS};
+use pipebus_proto::admin::{INSTANCES, LIMIT_EVENT, METRICS, POLICY_CHECK, STATUS, SUBSCRIPTIONS, TOPICS, USERS};
 use pipebus_proto::control::Overflow;
 use pipebus_proto::frame::{Call, Flags, Head, Kind, Metadata};
 use pipebus_proto::splitter::{Span, next_span};
@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::broker::Broker;
 use crate::core::queue::Introductions;
+use crate::metrics;
 use crate::outbox::Outbox;
 
 /// More than the metadata of an answer.
@@ -23,7 +24,7 @@ const METADATA_BYTES: u64 = 64;
 
 /// The topics on which the broker answers or tells of events.
 pub(crate) fn topics() -> Vec<Topic> {
-    [STATUS, INSTANCES, SUBSCRIPTIONS, TOPICS, USERS, POLICY_CHECK, LIMIT_EVENT]
+    [STATUS, INSTANCES, SUBSCRIPTIONS, TOPICS, USERS, METRICS, POLICY_CHECK, LIMIT_EVENT]
         .into_iter()
         .filter_map(|name| Topic::new(name).ok())
         .collect()
@@ -44,6 +45,7 @@ pub(crate) async fn answer(
         SUBSCRIPTIONS => written(&looks::subscriptions(broker)),
         TOPICS => written(&looks::topics(broker)),
         USERS => written(&looks::users(broker)),
+        METRICS => metrics::answer(broker, question),
         POLICY_CHECK => policy_check::answer(broker, question).await.and_then(|checked| written(&checked)),
         _ => Err(format!("{topic} tells of events and answers nothing; subscribe to it")),
     };

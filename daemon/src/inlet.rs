@@ -1,10 +1,10 @@
 //! Inlet: where one client's frames come in, are held against what the client may say, and go their way.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{self, Duration};
 
 use bytes::Bytes;
-use pipebus_proto::control::{Control, Overflow, Regarding};
+use pipebus_proto::control::{Control, Overflow, Reason, Regarding};
 use pipebus_proto::frame::{Call, HEAD_BYTES, Kind, Part};
 use pipebus_proto::splitter::{Span, begun_frame, next_span};
 use pipebus_proto::topic::InstanceId;
@@ -89,6 +89,8 @@ impl Inlet {
         buffer: &mut ReadBuffer,
         reader: &Reader,
     ) -> Result<bool, Refused> {
+        let arrived = buffer.arrival();
+        let mut has_messages = false;
         let mut turn = self.turn();
         let mut pace = Pace::begin(&self.outbox);
         self.count_read(bytes_read);
@@ -96,9 +98,10 @@ impl Inlet {
             while let Some(span) = next_span(buffer.bytes())? {
                 self.outbox.counters.controls_in.add(u64::from(span.kind == Kind::Control));
                 if span.kind != Kind::Control {
+                    has_messages = true;
                     buffer.read_one_by_one(span.bytes.len() >= span.frames as usize * relay::PAGES_BYTES_MIN);
                 }
-                if !self.handle(span).await? {
+                if !self.handle(span, arrived).await? {
                     return Ok(false);
                 }
             }
@@ -112,13 +115,17 @@ impl Inlet {
                 tokio::task::yield_now().await;
             }
             if !more {
+                if has_messages {
+                    buffer.count_arrival();
+                }
                 return Ok(true);
             }
         }
     }
 
-    /// Obeys a control frame or sends messages on their way; `false` once the client has said goodbye.
-    async fn handle(&mut self, span: Span) -> Result<bool, Refused> {
+    /// Obeys a control frame or sends messages on their way, timed if it is known when they arrived; `false` once the
+    /// client has said goodbye.
+    async fn handle(&mut self, span: Span, arrived: Option<time::Instant>) -> Result<bool, Refused> {
         if span.kind == Kind::Control {
             return Ok(self.handle_control(&span));
         }
@@ -128,6 +135,7 @@ impl Inlet {
         self.outbox.counters.messages_in.add(span.messages());
         let (instance, topic) = (self.id().0, span.topic.0);
         trace!(instance, topic, frames = span.frames, bytes = span.bytes.len(), "routing");
+        self.time(&span, &way, arrived);
         match way {
             Way::Subscribers(route) => {
                 let mut delivery = self.delivery(&route);
@@ -176,6 +184,8 @@ impl Inlet {
         self.outbox.counters.bytes_in.add(gathered.taken as u64);
         self.outbox.counters.messages_in.add(span.messages());
         trace!(instance = self.id().0, topic = span.topic.0, frames = span.frames, bytes = gathered.bytes(), "moving");
+        self.time(span, &way, buffer.arrival());
+        buffer.count_arrival();
         buffer.read_one_by_one(true);
         let Way::Subscribers(route) = way else {
             relay::discard(gathered.pipe(), gathered.bytes());
@@ -206,6 +216,17 @@ impl Inlet {
         if span.part.ends() { self.loan.take() } else { self.loan.clone() }
     }
 
+    /// Lets everybody who gets a span tell how long its last message took to get there.
+    fn time(&self, span: &Span, way: &Way<Arc<Outbox>>, arrived: Option<time::Instant>) {
+        let Some(arrived) = arrived else { return };
+        let time = |to: &Outbox| to.time(span, arrived, &self.broker.latency);
+        match way {
+            Way::Subscribers(route) => route.targets.iter().for_each(|target| time(&target.to)),
+            Way::Server(to, _) | Way::Requester(to, _) => time(to),
+            Way::Broker(..) | Way::Nowhere => {}
+        }
+    }
+
     fn delivery<'a>(&'a mut self, route: &'a Route<Arc<Outbox>>) -> Delivery<'a> {
         let names = Introductions { topic: &route.introduction, sender: &self.introduction };
         Delivery { targets: &route.targets, names, waiting: &mut self.waiting }
@@ -217,6 +238,7 @@ impl Inlet {
             Ok(control) => control,
             Err(malformed) => {
                 // The frame is whole, so the stream goes on: only this one is refused.
+                self.broker.tally.refused.count(Reason::Protocol);
                 self.outbox.send(&Refused::from(malformed).about(Regarding::Connection));
                 return true;
             }

@@ -85,11 +85,12 @@ async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shu
                 break connected;
             }
         };
-        Ok((id, name, outbox))
+        Ok::<_, Refused>((id, name, outbox))
     };
     let (id, name, outbox) = match let_in.await {
         Ok(let_in) => let_in,
         Err(refused) => {
+            broker.tally.turned_away.count(refused.reason);
             refuse(writer, &peer, refused);
             return None;
         }
@@ -180,6 +181,9 @@ impl Instance {
             }
         };
         self.shutdown.reader_done();
+        if let Ended::Violation(refused) = &ended {
+            self.intake.inlet.broker.tally.refused.count(refused.reason);
+        }
         let patience_max = self.intake.inlet.broker.config.shutdown_timeout();
         Box::pin(take_leave(self.intake.inlet.id(), ended, write, &outbox, &self.shutdown, patience_max)).await
     }
