@@ -1,6 +1,7 @@
 //! The arguments of all commands. What they do is in the commands' own files.
 
 pub(crate) mod messages;
+pub(crate) mod metrics;
 pub(crate) mod policy;
 
 use std::ffi::OsString;
@@ -13,6 +14,7 @@ use pipebus_proto::place::{Address, AddressError};
 use pipebus_proto::topic::TopicError;
 
 use self::messages::{Publish, Reply, Request, Subscribe};
+use self::metrics::Metrics;
 use self::policy::Policy;
 use crate::bench::args::{BENCH_EXAMPLES, Work};
 use crate::bench::part::Part;
@@ -85,6 +87,8 @@ pub(crate) enum Command {
     Topics(Look),
     /// List the users who are connected, and what they hold
     Users(Look),
+    /// Show what the broker tells monitoring systems
+    Metrics(Metrics),
     /// Tell who may do what
     Policy {
         #[command(subcommand)]
