@@ -1,6 +1,7 @@
 //! The arguments of all commands. What they do is in the commands' own files.
 
 pub(crate) mod messages;
+pub(crate) mod metrics;
 pub(crate) mod monitor;
 pub(crate) mod policy;
 
@@ -14,6 +15,7 @@ use pipebus_proto::place::{Address, AddressError};
 use pipebus_proto::topic::TopicError;
 
 use self::messages::{Publish, Reply, Request, Subscribe};
+use self::metrics::Metrics;
 use self::monitor::Monitor;
 use self::policy::Policy;
 use crate::bench::args::{BENCH_EXAMPLES, Work};
@@ -89,6 +91,8 @@ pub(crate) enum Command {
     Topics(Look),
     /// List the users who are connected, and what they hold
     Users(Look),
+    /// Show what the broker tells monitoring systems
+    Metrics(Metrics),
     /// Tell who may do what
     Policy {
         #[command(subcommand)]

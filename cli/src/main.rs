@@ -10,6 +10,7 @@ mod failure;
 mod format;
 mod interrupt;
 mod look;
+mod metrics;
 mod monitor;
 mod output;
 mod policy;
@@ -68,6 +69,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             Command::Subscriptions(arguments) => look::subscriptions(bus, arguments).await,
             Command::Topics(arguments) => look::topics(bus, arguments).await,
             Command::Users(arguments) => look::users(bus, arguments).await,
+            Command::Metrics(arguments) => metrics::run(bus, arguments).await,
             Command::Policy { question: Policy::Check(arguments) } => policy::check(bus, arguments).await,
             Command::Demo => demo::run().await,
             Command::Bench { work } => bench::run(arguments.bus_flag(), work).await,

@@ -6,7 +6,9 @@ mod looks;
 mod policy_check;
 
 use bytes::{Bytes, BytesMut};
-use pipebus_proto::admin::{INSTANCES, LIMIT_EVENT, MONITOR_EVENT, POLICY_CHECK, STATUS, SUBSCRIPTIONS, TOPICS, USERS};
+use pipebus_proto::admin::{
+    INSTANCES, LIMIT_EVENT, METRICS, MONITOR_EVENT, POLICY_CHECK, STATUS, SUBSCRIPTIONS, TOPICS, USERS,
+};
 use pipebus_proto::control::Overflow;
 use pipebus_proto::frame::{Call, Flags, Head, Kind, Metadata};
 use pipebus_proto::record::CONTROL_TOPIC;
@@ -17,6 +19,7 @@ use serde::Serialize;
 
 use crate::broker::Broker;
 use crate::core::queue::Introductions;
+use crate::metrics;
 use crate::outbox::Outbox;
 
 /// More than the metadata of an answer.
@@ -24,7 +27,7 @@ const METADATA_BYTES: u64 = 64;
 
 /// The topics on which the broker answers or tells of events, and that of what it and its clients say to each other.
 pub(crate) fn topics() -> Vec<Topic> {
-    [STATUS, INSTANCES, SUBSCRIPTIONS, TOPICS, USERS, POLICY_CHECK, LIMIT_EVENT, MONITOR_EVENT, CONTROL_TOPIC]
+    [STATUS, INSTANCES, SUBSCRIPTIONS, TOPICS, USERS, METRICS, POLICY_CHECK, LIMIT_EVENT, MONITOR_EVENT, CONTROL_TOPIC]
         .into_iter()
         .filter_map(|name| Topic::new(name).ok())
         .collect()
@@ -45,6 +48,7 @@ pub(crate) async fn answer(
         SUBSCRIPTIONS => written(&looks::subscriptions(broker)),
         TOPICS => written(&looks::topics(broker)),
         USERS => written(&looks::users(broker)),
+        METRICS => metrics::answer(broker, question),
         POLICY_CHECK => policy_check::answer(broker, question).await.and_then(|checked| written(&checked)),
         CONTROL_TOPIC => Err(format!("{topic} is only to be monitored, and answers nothing")),
         _ => Err(format!("{topic} tells of events and answers nothing; subscribe to it")),

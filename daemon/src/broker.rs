@@ -5,7 +5,7 @@ mod monitor;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -23,11 +23,12 @@ use crate::config::Config;
 use crate::core::account::Account;
 use crate::core::bus::{Bus, Effect, describe};
 use crate::core::ingress::{Exchange, Server, Standing};
+use crate::core::latency::Latency;
 use crate::core::limits::{Limit, Limits};
 use crate::core::policy::{Group, Peer, Policy};
 use crate::core::refused::Refused;
 use crate::core::routes::Routes;
-use crate::counters::{Counter, Counters};
+use crate::counters::{Counter, Counters, Tally};
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::review::Reviewed;
@@ -42,6 +43,8 @@ pub(crate) struct Broker {
     pub(crate) config: Config,
     pub(crate) place: Place,
     pub(crate) started: Instant,
+    /// The same by the machine's clock, for others.
+    pub(crate) started_at: SystemTime,
     /// Who owns the bus: the user that the broker runs as.
     pub(crate) owner: Identity,
     bus: Mutex<Bus<Arc<Outbox>>>,
@@ -50,6 +53,10 @@ pub(crate) struct Broker {
     pub(crate) ended: Counters,
     /// Messages that they lost.
     pub(crate) ended_dropped: Counter,
+    /// What has happened to clients.
+    pub(crate) tally: Arc<Tally>,
+    /// How long messages are here, of those that are timed.
+    pub(crate) latency: Arc<Latency>,
     /// The broker's own answers.
     pub(crate) sequence: Counter,
     /// The number of its last event.
@@ -73,10 +80,13 @@ impl Broker {
             place,
             started: Instant::now(),
             control: Topic::new(CONTROL_TOPIC).ok().and_then(|topic| bus.topic(&topic)),
+            started_at: SystemTime::now(),
             routes: ArcSwap::from_pointee(bus.routes()),
             bus: Mutex::new(bus),
             ended: Counters::default(),
             ended_dropped: Counter::default(),
+            tally: Arc::default(),
+            latency: Arc::default(),
             sequence: Counter::default(),
             last_event: Mutex::default(),
             rules: ArcSwap::from_pointee(config.policy.rules.clone()),
@@ -117,6 +127,7 @@ impl Broker {
         let connected = bus.connect(peer, groups.unwrap_or_default(), name, make, now);
         self.carry_out(&mut bus);
         let id = connected?;
+        self.tally.connected.add(1);
         let outbox = made.ok_or_else(|| Refused::new(Reason::Exhausted, "nothing was made for the client"))?;
         Ok(Some((id, outbox)))
     }
@@ -199,6 +210,7 @@ impl Broker {
         // Under the lock, so that whoever counts finds each instance here or there.
         self.ended.absorb(&outbox.counters);
         self.ended_dropped.add(outbox.fill().dropped);
+        outbox.farewell().into_iter().for_each(|farewell| self.tally.ended.count(farewell));
     }
 
     pub(crate) fn handle_unheard(&self, call: Call) {
@@ -247,6 +259,7 @@ impl Broker {
                 Effect::TopicGone(topic) => bus.instances().for_each(|(_, i)| i.to.forget_topic(topic)),
                 Effect::SenderGone(sender) => bus.instances().for_each(|(_, i)| i.to.forget_sender(sender)),
                 Effect::Expel { to, refused } => {
+                    self.tally.refused.count(refused.reason);
                     self.observe_said(&to, &refused.clone().about(Regarding::Connection));
                     to.expel(refused);
                 }
@@ -258,6 +271,14 @@ impl Broker {
         }
         if routes_changed {
             self.routes.store(Arc::new(bus.routes()));
+        }
+    }
+
+    fn count_no(&self, control: &Control) {
+        match control {
+            Control::Refused { reason, .. } => self.tally.refused.count(*reason),
+            Control::RequestFailed { failure, .. } => self.tally.unanswered.count(*failure),
+            _ => {}
         }
     }
 }
@@ -272,6 +293,7 @@ impl Exchange<Arc<Outbox>> for Broker {
         let mut bus = self.bus();
         let server = bus.handle_request(topic, call);
         self.carry_out(&mut bus);
+        self.tally.requests.add(u64::from(server.is_ok()));
         server.ok()
     }
 

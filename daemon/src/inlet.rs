@@ -1,7 +1,7 @@
 //! Inlet: where one client's frames come in, are held against what the client may say, and go their way.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{self, Duration};
 
 use bytes::Bytes;
 use pipebus_proto::control::{Control, Overflow, Regarding};
@@ -91,6 +91,8 @@ impl Inlet {
         buffer: &mut ReadBuffer,
         reader: &Reader,
     ) -> Result<bool, Refused> {
+        let arrived = buffer.arrival();
+        let mut has_messages = false;
         let mut turn = self.turn();
         let mut pace = Pace::begin(&self.outbox);
         self.count_read(bytes_read);
@@ -98,9 +100,10 @@ impl Inlet {
             while let Some(span) = next_span(buffer.bytes())? {
                 self.outbox.counters.controls_in.add(u64::from(span.kind == Kind::Control));
                 if span.kind != Kind::Control {
+                    has_messages = true;
                     buffer.read_one_by_one(span.bytes.len() >= span.frames as usize * relay::PAGES_BYTES_MIN);
                 }
-                if !self.handle(span).await? {
+                if !self.handle(span, arrived).await? {
                     return Ok(false);
                 }
             }
@@ -114,13 +117,17 @@ impl Inlet {
                 tokio::task::yield_now().await;
             }
             if !more {
+                if has_messages {
+                    buffer.count_arrival();
+                }
                 return Ok(true);
             }
         }
     }
 
-    /// Obeys a control frame or sends messages on their way; `false` once the client has said goodbye.
-    async fn handle(&mut self, span: Span) -> Result<bool, Refused> {
+    /// Obeys a control frame or sends messages on their way, timed if it is known when they arrived; `false` once the
+    /// client has said goodbye.
+    async fn handle(&mut self, span: Span, arrived: Option<time::Instant>) -> Result<bool, Refused> {
         if span.kind == Kind::Control {
             return Ok(self.handle_control(&span));
         }
@@ -130,6 +137,7 @@ impl Inlet {
         self.outbox.counters.messages_in.add(span.messages());
         let (instance, topic) = (self.id().0, span.topic.0);
         trace!(instance, topic, frames = span.frames, bytes = span.bytes.len(), "routing");
+        self.time(&span, &way, arrived);
         match way {
             Way::Subscribers(route) => {
                 let mut delivery = self.delivery(&route);
@@ -179,6 +187,8 @@ impl Inlet {
         self.outbox.counters.bytes_in.add(gathered.taken as u64);
         self.outbox.counters.messages_in.add(span.messages());
         trace!(instance = self.id().0, topic = span.topic.0, frames = span.frames, bytes = gathered.bytes(), "moving");
+        self.time(span, &way, buffer.arrival());
+        buffer.count_arrival();
         buffer.read_one_by_one(true);
         let Way::Subscribers(route) = way else {
             relay::discard(gathered.pipe(), gathered.bytes());
@@ -212,6 +222,17 @@ impl Inlet {
                 span.loaned.then(|| Arc::new(Loan::new(self.id(), span.first..=span.last, self.outbox.clone())));
         }
         if span.part.ends() { self.loan.take() } else { self.loan.clone() }
+    }
+
+    /// Lets everybody who gets a span tell how long its last message took to get there.
+    fn time(&self, span: &Span, way: &Way<Arc<Outbox>>, arrived: Option<time::Instant>) {
+        let Some(arrived) = arrived else { return };
+        let time = |to: &Outbox| to.time(span, arrived, &self.broker.latency);
+        match way {
+            Way::Subscribers(route) => route.targets.iter().for_each(|target| time(&target.to)),
+            Way::Server(to, _) | Way::Requester(to, _) => time(to),
+            Way::Broker(..) | Way::Unserved | Way::Nowhere => {}
+        }
     }
 
     fn delivery<'a>(&'a mut self, route: &'a Route<Arc<Outbox>>) -> Delivery<'a> {

@@ -85,11 +85,12 @@ async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shu
                 break connected;
             }
         };
-        Ok((id, name, outbox))
+        Ok::<_, Refused>((id, name, outbox))
     };
     let (id, name, outbox) = match let_in.await {
         Ok(let_in) => let_in,
         Err(refused) => {
+            broker.tally.turned_away.count(refused.reason);
             refuse(writer, &peer, refused);
             return None;
         }

@@ -26,13 +26,16 @@ mod inlet;
 mod instance;
 mod loans;
 mod membership;
+mod metrics;
 mod outbox;
+mod process;
 mod read_buffer;
 mod relay;
 mod review;
 pub mod rules;
 mod shards;
 mod shutdown;
+mod totals;
 pub mod transport;
 
 use std::sync::Arc;
@@ -82,7 +85,7 @@ impl Daemon {
     /// As [`Daemon::bind`].
     pub fn bind_inherited(config: Config, door: Option<Inherited>) -> Result<Daemon, BindError> {
         let place = config.address()?.place(&transport::surroundings());
-        let listener = Listener::bind(&place, &config.door.access, &config.door.group, door)?;
+        let mut listener = Listener::bind(&place, &config.door.access, &config.door.group, door)?;
         let shards = Shards::start().map_err(|source| BindError::System {
             doing: "start threads for",
             path: place.directory().to_owned(),
@@ -91,6 +94,7 @@ impl Daemon {
         let owner = transport::own_identity();
         let policy = rules::resolve(&config.policy.rules, &owner).map_err(BindError::Policy)?;
         let broker = Arc::new(Broker::new(config, policy, place, owner, &admin::topics()));
+        listener.count_in(broker.tally.clone());
         Ok(Daemon { broker, shards, listener })
     }
 
@@ -125,6 +129,7 @@ impl Daemon {
         let broker = self.broker.clone();
         let mut review = std::pin::pin!(review::keep_reviewing(&broker));
         let mut refresh = std::pin::pin!(review::keep_refreshing(&broker));
+        let mut metrics = std::pin::pin!(metrics::file::keep_writing(&broker));
         let ended = loop {
             let next = async {
                 // Others wait at the door.
@@ -153,6 +158,7 @@ impl Daemon {
                 }
                 () = &mut review => {}
                 () = &mut refresh => {}
+                () = &mut metrics => {}
                 () = &mut shutdown => break Ok(()),
             }
         };

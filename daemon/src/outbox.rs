@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::core::account::Account;
+use crate::core::latency::Latency;
 use crate::core::limits::Limits;
 use crate::core::queue::{ControlFull, Introductions, Pushed, Queue};
 use crate::core::refused::Refused;
@@ -163,6 +164,11 @@ impl Outbox {
     /// Which instance's it is.
     pub(crate) fn instance(&self) -> InstanceId {
         self.lock().instance
+    }
+
+    /// Tells of the last message of a span that is about to come how long it takes from `since`; see [`Queue::time`].
+    pub(crate) fn time(&self, span: &Span, since: std::time::Instant, latency: &Arc<Latency>) {
+        self.lock().queue.time(span, since, latency);
     }
 
     /// Takes a span, or as much of it as its policy lets it; see [`Queue::push`]. Whoever may wait does so, behind
@@ -412,7 +418,12 @@ impl Outbox {
         self.room.notify_waiters();
     }
 
-    /// Bytes queued, messages dropped, and whether the instance is stalled.
+    /// Why nothing more is taken; `None` as long as something is.
+    pub(crate) fn farewell(&self) -> Option<Farewell> {
+        self.lock().farewell
+    }
+
+    /// Bytes queued, messages dropped, whether the instance is stalled, and who waits for it.
     pub(crate) fn fill(&self) -> Fill {
         let state = self.lock();
         Fill {
@@ -420,6 +431,7 @@ impl Outbox {
             dropped: state.queue.dropped(),
             stalled: state.queue.stalled(),
             queue_bytes_max: state.queue.bytes_max() as u64,
+            waiting: state.waiting as u64,
         }
     }
 
@@ -474,4 +486,6 @@ pub(crate) struct Fill {
     pub(crate) dropped: u64,
     pub(crate) stalled: bool,
     pub(crate) queue_bytes_max: u64,
+    /// Publishers that wait for room.
+    pub(crate) waiting: u64,
 }

@@ -32,7 +32,12 @@ pub(crate) struct Reviewed {
 impl Reviewed {
     /// How often each limit has been reached, of those that have.
     pub(crate) fn reached(&self) -> impl Iterator<Item = (Limit, u64)> {
-        Limit::ALL.into_iter().map(|limit| (limit, self.counts[limit as usize].read())).filter(|(_, times)| *times > 0)
+        Limit::ALL.into_iter().map(|limit| (limit, self.times(limit))).filter(|(_, times)| *times > 0)
+    }
+
+    /// How often one has been.
+    pub(crate) fn times(&self, limit: Limit) -> u64 {
+        self.counts[limit as usize].read()
     }
 
     fn note(&self, reached: &Reached) {

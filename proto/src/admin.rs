@@ -19,7 +19,7 @@ pub const SUBSCRIPTIONS: &str = "$bus/subscriptions";
 pub const TOPICS: &str = "$bus/topics";
 /// Answered with a list of [`UserStatus`].
 pub const USERS: &str = "$bus/users";
-/// Answered with OpenMetrics text, not JSON.
+/// Asked with nothing or a [`MetricsQuestion`], answered with text, not JSON.
 pub const METRICS: &str = "$bus/metrics";
 /// Asked with a [`PolicyQuestion`], answered with [`PolicyChecked`].
 pub const POLICY_CHECK: &str = "$bus/policy/check";
@@ -193,6 +193,25 @@ pub struct PolicyChecked {
     pub rule: Option<u64>,
     /// The rule as it is written, or that there is none.
     pub says: String,
+}
+
+/// How are the metrics to be written?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricsQuestion {
+    /// The format.
+    #[serde(default)]
+    pub format: MetricsFormat,
+}
+
+/// Formats of metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricsFormat {
+    /// OpenMetrics 1.0.
+    #[default]
+    OpenMetrics,
+    /// The text format of Prometheus, 0.0.4, which is what node_exporter reads from files.
+    Prometheus,
 }
 
 /// A limit was reached.

@@ -2,6 +2,8 @@
 //!
 //! The order of the variants is the protocol: each one's number is its place. Add new ones at the end.
 
+mod words;
+
 use serde::{Deserialize, Serialize};
 
 use crate::record::Watch;

@@ -89,6 +89,7 @@ impl Broker {
 
     /// Sends a control frame to a client. Those who watch are told before, so that what follows from it comes later.
     pub(crate) fn say(&self, to: &Outbox, control: &Control) {
+        self.count_no(control);
         self.observe_said(to, control);
         to.send(control);
     }

@@ -6,6 +6,7 @@
 pub mod account;
 pub mod bus;
 pub mod ingress;
+pub mod latency;
 pub mod limits;
 pub mod policy;
 pub mod queue;

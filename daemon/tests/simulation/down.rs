@@ -16,6 +16,7 @@ use pipebusd::core::queue::{Introductions, Pushed, Queue};
 use super::choices::Choices;
 use super::reader::{Reader, abort_bytes};
 use super::rules::STALL_TIMEOUT;
+use super::timing::Timing;
 
 /// Answers up to so many bytes are always taken.
 const ANSWER_BYTES_KEPT: usize = 16 * 1024;
@@ -45,6 +46,7 @@ pub(super) struct Down {
     answer_bytes: usize,
     pub(super) due: DueMap,
     pub(super) reader: Reader,
+    timing: Timing,
 }
 
 /// A message that should come and has not come, or not all of it.
@@ -94,6 +96,7 @@ impl Down {
             answer_bytes: 0,
             due: BTreeMap::new(),
             reader: Reader::default(),
+            timing: Timing::default(),
         }
     }
 
@@ -143,6 +146,11 @@ impl Down {
         }
     }
 
+    /// A span is about to come, by one way or another.
+    pub(super) fn time(&mut self, span: &Span, now: Instant) {
+        self.timing.begin(&mut self.queue, span, now);
+    }
+
     /// Whether a publisher may write past the queue, which is then being done.
     pub(super) fn begin_direct(&mut self, span: &Span) -> bool {
         let bytes = span.bytes.len();
@@ -188,6 +196,7 @@ impl Down {
         }
         let (of_frame, behind) = span.clone().rest_from(written);
         self.queue.end_direct(&span, bytes, written, of_frame, now);
+        self.timing.check_written(&self.queue, &span.bytes[..written], now);
         self.complete(&span);
         self.waits_since = (!self.queue.is_empty()).then_some(now);
         behind
@@ -281,6 +290,7 @@ impl Down {
         }
         self.pipe.extend_from_slice(&written);
         self.queue.written(written.len(), now);
+        self.timing.check_written(&self.queue, &written, now);
         self.waits_since = self.waits_since.map(|_| now);
         if self.queue.is_empty() && self.flight.is_empty() {
             assert_eq!(self.queue.queued_bytes(), 0);
@@ -322,6 +332,7 @@ impl Down {
 
     /// What was sent was delivered or is in a gap, and who loses nothing has lost nothing.
     pub(super) fn check_losses(&self, id: u32) {
+        self.timing.check_settled(&self.queue);
         let all = || self.due.values();
         let count = |topic: Option<TopicId>, states: &[State]| {
             all().filter(|due| states.contains(&due.state) && topic.is_none_or(|topic| topic == due.topic)).count()

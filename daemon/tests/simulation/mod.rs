@@ -15,6 +15,7 @@ mod routing;
 mod rules;
 mod sending;
 mod step;
+mod timing;
 mod world;
 
 use self::choices::{Choices, Tape};

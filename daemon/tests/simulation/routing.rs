@@ -200,6 +200,9 @@ impl World {
         let Some(to) = self.clients.get_mut(&rest.to).filter(|to| rest.direct || !to.down.is_closed) else {
             return self.end_call(&rest, &Outcome::Done);
         };
+        if !rest.waited && !rest.direct {
+            to.down.time(&rest.span, now);
+        }
         let tries = choices.byte() % 4;
         let direct = rest.direct || (tries > 0 && to.down.begin_direct(&rest.span));
         // Others act before it ends.

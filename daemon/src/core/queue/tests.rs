@@ -15,6 +15,7 @@ use crate::core::limits::Limits;
 
 mod account;
 mod direct;
+mod timed;
 
 const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_nanos(1);
