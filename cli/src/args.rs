@@ -16,6 +16,7 @@ use self::messages::{Publish, Reply, Request, Subscribe};
 use self::policy::Policy;
 use crate::bench::args::{BENCH_EXAMPLES, Work};
 use crate::bench::part::Part;
+use crate::top::args::Top;
 
 /// Publish, subscribe, ask, and look at a message bus of this machine.
 ///
@@ -85,6 +86,8 @@ pub(crate) enum Command {
     Topics(Look),
     /// List the users who are connected, and what they hold
     Users(Look),
+    /// Watch the bus: a live view of instances, topics and users
+    Top(Top),
     /// Tell who may do what
     Policy {
         #[command(subcommand)]
