@@ -56,10 +56,9 @@ impl Theme {
             Tone::Selected => plain.add_modifier(Modifier::REVERSED),
             Tone::Notice => coloured(Color::Yellow).add_modifier(Modifier::BOLD),
             Tone::Trouble => coloured(Color::Red).add_modifier(Modifier::BOLD | Modifier::REVERSED),
-            Tone::Stale if self.is_coloured => {
-                plain.fg(Color::DarkGray).bg(Color::Reset).remove_modifier(Modifier::all())
-            }
-            Tone::Stale => plain.remove_modifier(Modifier::all()).add_modifier(Modifier::DIM),
+            // What is selected is still to be seen.
+            Tone::Stale if self.is_coloured => plain.fg(Color::DarkGray).remove_modifier(Modifier::BOLD),
+            Tone::Stale => plain.remove_modifier(Modifier::BOLD).add_modifier(Modifier::DIM),
         }
     }
 }
