@@ -9,6 +9,7 @@
 
 pub mod attack;
 pub mod raw;
+pub mod screen;
 pub mod traffic;
 
 use std::fs::{self, File};
