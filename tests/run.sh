@@ -9,7 +9,7 @@ source tests/step.sh
 
 # Commands that tests use, and Debian's packages that have them.
 needed=(
-    cc:gcc tshark:tshark
+    cc:gcc tmux:tmux tshark:tshark
     unshare:util-linux nsenter:util-linux setpriv:util-linux mount:mount prlimit:util-linux
     /lib/systemd/systemd:systemd systemctl:systemd systemd-analyze:systemd systemd-sysusers:systemd
 )

@@ -20,6 +20,7 @@ use self::monitor::Monitor;
 use self::policy::Policy;
 use crate::bench::args::{BENCH_EXAMPLES, Work};
 use crate::bench::part::Part;
+use crate::top::args::Top;
 
 /// Publish, subscribe, ask, and look at a message bus of this machine.
 ///
@@ -93,6 +94,8 @@ pub(crate) enum Command {
     Users(Look),
     /// Show what the broker tells monitoring systems
     Metrics(Metrics),
+    /// Watch the bus: a live view of instances, topics and users
+    Top(Top),
     /// Tell who may do what
     Policy {
         #[command(subcommand)]

@@ -46,6 +46,10 @@ pub(crate) enum Failure {
     Left { instances: u64 },
     #[error("the broker has kept something of clients that are gone: {what}; please report this")]
     Leaked { what: String },
+    #[error(
+        "this is no terminal to draw on; for text, use: pipebus instances, with --json for programs, or: pipebus top --once"
+    )]
+    NoTerminal,
     #[error("interrupted; everything that was started has ended")]
     Interrupted,
 }
@@ -79,6 +83,7 @@ impl Failure {
             | Failure::Lossy { .. }
             | Failure::Left { .. }
             | Failure::Leaked { .. }
+            | Failure::NoTerminal
             | Failure::Interrupted => FAILED,
         }
     }

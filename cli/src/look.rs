@@ -18,7 +18,7 @@ use crate::output::{self, bytes, grouped, short, time};
 use crate::table::{finish, table, terminal_width};
 
 /// How long the broker may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A client's name may be longer, but then the table would be mostly names.
 const NAME_CHARACTERS_MAX: usize = 20;
@@ -202,7 +202,7 @@ fn subscription(subscription: &SubscriptionStatus) -> String {
 }
 
 /// What it does when it is slow, or that it serves or monitors.
-fn kind(subscription: &SubscriptionStatus) -> &'static str {
+pub(crate) fn kind(subscription: &SubscriptionStatus) -> &'static str {
     match subscription.overflow {
         _ if subscription.serves => "serves",
         _ if subscription.monitors => "monitors",

@@ -21,6 +21,7 @@ mod stage;
 mod subscribe;
 mod table;
 mod tether;
+mod top;
 
 use std::process::ExitCode;
 
@@ -70,6 +71,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             Command::Topics(arguments) => look::topics(bus, arguments).await,
             Command::Users(arguments) => look::users(bus, arguments).await,
             Command::Metrics(arguments) => metrics::run(bus, arguments).await,
+            Command::Top(arguments) => top::run(bus, arguments).await,
             Command::Policy { question: Policy::Check(arguments) } => policy::check(bus, arguments).await,
             Command::Demo => demo::run().await,
             Command::Bench { work } => bench::run(arguments.bus_flag(), work).await,

@@ -9,6 +9,7 @@
 
 pub mod attack;
 pub mod raw;
+pub mod screen;
 pub mod traffic;
 pub mod wireshark;
 
