@@ -53,7 +53,7 @@ pub(in crate::top) fn instance(id: u32, name: &str, uid: u32, uptime_ms: u64) ->
 }
 
 fn subscription(pattern: &str, overflow: Overflow, serves: bool) -> SubscriptionStatus {
-    SubscriptionStatus { pattern: pattern.into(), overflow, serves }
+    SubscriptionStatus { pattern: pattern.into(), overflow, serves, monitors: false }
 }
 
 /// What a wave has brought by this second: so many a second on average, more and less in turn.
