@@ -51,8 +51,8 @@ local FAILURE = from_zero { "NoServer", "Busy", "ServerGone", "TooMany", "Forbid
 
 -- The variants' names; what they are made of is in CONTROLS.
 local CONTROL_NAMES = from_zero { "Hello", "Welcome", "Refused", "Goodbye", "Declare", "Declared", "Retract",
-    "Subscribe", "Subscribed", "Unsubscribe", "Unsubscribed", "TopicInfo", "TopicGone", "SenderInfo", "SenderGone", "Gap",
-    "Abort", "Ping", "Pong", "RequestFailed", "Cancel", "Consumed", "Released", "Revoked" }
+    "Subscribe", "Subscribed", "Unsubscribe", "Unsubscribed", "TopicInfo", "TopicGone", "SenderInfo", "SenderGone",
+    "Gap", "Abort", "Ping", "Pong", "RequestFailed", "Cancel", "Consumed", "Released", "Revoked" }
 
 local NO_YES = from_zero { "no", "yes" }
 
