@@ -1,5 +1,7 @@
 //! Broker: the lock around the bus, for control, and the snapshot of its routes, for messages.
 
+mod monitor;
+
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +29,6 @@ use crate::core::refused::Refused;
 use crate::core::routes::Routes;
 use crate::counters::{Counter, Counters};
 use crate::membership::Membership;
-use crate::monitor;
 use crate::outbox::Outbox;
 use crate::review::Reviewed;
 use crate::rules::RuleSection;

@@ -22,8 +22,8 @@ use crate::core::routes::Route;
 use crate::delivery::Delivery;
 use crate::delivery::gathered::Gathered;
 use crate::delivery::large::Large;
+use crate::delivery::watched::Watched;
 use crate::loans::Loan;
-use crate::monitor::Watched;
 use crate::outbox::Outbox;
 use crate::read_buffer::ReadBuffer;
 use crate::relay;
@@ -246,8 +246,10 @@ impl Inlet {
 
     /// Those who watch are told what the client says in a control frame with this body.
     pub(crate) fn observe(&mut self, body: &[u8]) {
-        let (broker, id) = (self.broker.clone(), self.id());
-        broker.observe_heard(id, body, || self.introduction().clone());
+        if let Some(route) = self.broker.watched_control() {
+            let introduction = self.introduction().clone();
+            self.broker.observe_heard(&route, self.id(), &introduction, body);
+        }
     }
 
     fn introduction(&mut self) -> &Bytes {

@@ -26,7 +26,6 @@ mod inlet;
 mod instance;
 mod loans;
 mod membership;
-mod monitor;
 mod outbox;
 mod read_buffer;
 mod relay;

@@ -114,10 +114,10 @@ impl Gathered {
     pub(crate) fn look(&self, bytes: usize) -> Vec<u8> {
         let shared = Some(self.bytes()).filter(|_| bytes > 0);
         let Some(copy) = shared.and_then(|all| Scratch::with_part_of(self.pipe(), 0, all)) else { return Vec::new() };
-        let mut bodies = Vec::with_capacity(self.span.frames as usize * bytes);
-        for _ in 0..self.span.frames {
+        let mut bodies = vec![0; self.span.frames as usize * bytes];
+        for body in bodies.chunks_exact_mut(bytes) {
             relay::discard(copy.pipe(), HEAD_BYTES);
-            bodies.extend_from_slice(&relay::read_rest(copy.pipe(), bytes));
+            relay::read_into(copy.pipe(), body);
             relay::discard(copy.pipe(), self.frame_bytes() - HEAD_BYTES - bytes);
         }
         copy.give_back(0);

@@ -16,14 +16,12 @@ use pipebus_proto::topic::{InstanceId, TopicId};
 use pipebus_proto::wire::encode_control;
 use tracing::info;
 
-use crate::broker::Broker;
+use super::Broker;
 use crate::core::bus::{Bus, describe};
 use crate::core::policy::Peer;
 use crate::core::queue::Introductions;
 use crate::core::records::{Made, Passage};
 use crate::core::routes::{Route, Watcher};
-use crate::delivery::Delivery;
-use crate::delivery::gathered::Gathered;
 use crate::episode::{Sort, may_tell_of};
 use crate::events;
 use crate::outbox::Outbox;
@@ -34,38 +32,6 @@ impl Passage {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time = u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX);
         Passage { time, subscribers, to, waiting: Vec::new(), dropped: Vec::new() }
-    }
-}
-
-/// Large frames that pass as pages. Dropped, those who watch are told of them, whatever has become of their publisher.
-pub(crate) struct Watched<'a> {
-    broker: &'a Broker,
-    route: &'a Route<Arc<Outbox>>,
-    sender: &'a Bytes,
-    gathered: &'a Gathered,
-    /// The first bytes of each body, of each as many.
-    bodies: Vec<u8>,
-    pub(crate) passage: Passage,
-}
-
-impl<'a> Watched<'a> {
-    /// Looks at them before they go on, if somebody watches.
-    pub(crate) fn begin(delivery: &Delivery<'a>, gathered: &'a Gathered) -> Option<Watched<'a>> {
-        let Delivery { broker, route, names, .. } = *delivery;
-        let body = gathered.frame_bytes() - HEAD_BYTES;
-        let bytes = route.watchers.iter().map(|watcher| watcher.watch.captured(body)).max()?;
-        let passage = Passage::begin(route.targets.len(), InstanceId::BROKER);
-        Some(Watched { broker, route, sender: names.sender, gathered, bodies: gathered.look(bytes), passage })
-    }
-}
-
-impl Drop for Watched<'_> {
-    fn drop(&mut self) {
-        let frames = self.gathered.span.frames as usize;
-        let bytes = self.bodies.len() / frames;
-        let body = |number: usize| &self.bodies[number * bytes..][..bytes];
-        let each = (0..frames).map(|number| (self.gathered.head(number), body(number)));
-        self.broker.tell(self.route, self.sender, each, &self.passage);
     }
 }
 
@@ -105,11 +71,20 @@ impl Broker {
         }
     }
 
-    /// Tells those who watch what a client says in a control frame. `introduce` makes a SenderInfo frame about it.
-    pub(crate) fn observe_heard(&self, from: InstanceId, body: &[u8], introduce: impl FnOnce() -> Bytes) {
-        if let Some(route) = self.control.and_then(|control| self.watched(control)) {
-            self.observe_control(&route, from, body, &introduce(), &Passage::begin(0, InstanceId::BROKER));
-        }
+    /// The route of control frames, if somebody watches them.
+    pub(crate) fn watched_control(&self) -> Option<Arc<Route<Arc<Outbox>>>> {
+        self.control.and_then(|control| self.watched(control))
+    }
+
+    /// Tells those who watch control frames what a client says in one.
+    pub(crate) fn observe_heard(
+        &self,
+        route: &Route<Arc<Outbox>>,
+        from: InstanceId,
+        introduction: &Bytes,
+        body: &[u8],
+    ) {
+        self.observe_control(route, from, introduction, body, &Passage::begin(0, InstanceId::BROKER));
     }
 
     /// Sends a control frame to a client. Those who watch are told before, so that what follows from it comes later.
@@ -120,10 +95,10 @@ impl Broker {
 
     /// Tells those who watch what the broker says to a client.
     pub(crate) fn observe_said(&self, to: &Outbox, control: &Control) {
-        if let Some(route) = self.control.and_then(|control| self.watched(control)) {
+        if let Some(route) = self.watched_control() {
             let body = &encode_control(control)[HEAD_BYTES..];
             let passage = Passage::begin(1, to.instance());
-            self.observe_control(&route, InstanceId::BROKER, body, &self.introduction, &passage);
+            self.observe_control(&route, InstanceId::BROKER, &self.introduction, body, &passage);
         }
     }
 
@@ -136,8 +111,8 @@ impl Broker {
         &self,
         route: &Route<Arc<Outbox>>,
         sender: InstanceId,
-        body: &[u8],
         introduction: &Bytes,
+        body: &[u8],
         passage: &Passage,
     ) {
         let Some(topic) = self.control else { return };
@@ -149,7 +124,7 @@ impl Broker {
 }
 
 /// Says to all who want to know that somebody monitors these now; nothing, it has ceased.
-pub(crate) fn announce(
+pub(super) fn announce(
     broker: &Broker,
     bus: &Bus<Arc<Outbox>>,
     instance: InstanceId,
