@@ -50,9 +50,9 @@ local IDENTITY = from_zero { "Unix", "Windows" }
 local FAILURE = from_zero { "NoServer", "Busy", "ServerGone", "TooMany", "Forbidden" }
 
 -- The variants' names; what they are made of is in CONTROLS.
-local CONTROL_NAMES = from_zero { "Hello", "Welcome", "Refused", "Goodbye", "Declare", "Declared", "Retract", "Subscribe",
-    "Subscribed", "Unsubscribe", "Unsubscribed", "TopicInfo", "TopicGone", "SenderInfo", "SenderGone", "Gap", "Abort",
-    "Ping", "Pong", "RequestFailed", "Cancel", "Consumed", "Released", "Revoked" }
+local CONTROL_NAMES = from_zero { "Hello", "Welcome", "Refused", "Goodbye", "Declare", "Declared", "Retract",
+    "Subscribe", "Subscribed", "Unsubscribe", "Unsubscribed", "TopicInfo", "TopicGone", "SenderInfo", "SenderGone",
+    "Gap", "Abort", "Ping", "Pong", "RequestFailed", "Cancel", "Consumed", "Released", "Revoked" }
 
 local NO_YES = from_zero { "no", "yes" }
 
@@ -141,14 +141,15 @@ local f = {
 }
 pipebus.fields = f
 
+local GROUP, SEVERITY = expert.group, expert.severity
 local e = {
-    malformed = ProtoExpert.new("pipebus.malformed", "Malformed", expert.group.MALFORMED, expert.severity.ERROR),
-    unknown = ProtoExpert.new("pipebus.unknown", "Of a later version", expert.group.UNDECODED, expert.severity.WARN),
-    cut = ProtoExpert.new("pipebus.cut", "Not captured whole", expert.group.UNDECODED, expert.severity.NOTE),
-    unfinished = ProtoExpert.new("pipebus.unfinished", "Not put together", expert.group.REASSEMBLE, expert.severity.NOTE),
-    lost = ProtoExpert.new("pipebus.capture_lost", "The capture lost frames", expert.group.SEQUENCE, expert.severity.WARN),
-    dropped = ProtoExpert.new("pipebus.was_dropped", "Subscribers lost it", expert.group.SEQUENCE, expert.severity.WARN),
-    failed = ProtoExpert.new("pipebus.has_failed", "Refused or failed", expert.group.RESPONSE_CODE, expert.severity.NOTE),
+    malformed = ProtoExpert.new("pipebus.malformed", "Malformed", GROUP.MALFORMED, SEVERITY.ERROR),
+    unknown = ProtoExpert.new("pipebus.unknown", "Of a later version", GROUP.UNDECODED, SEVERITY.WARN),
+    cut = ProtoExpert.new("pipebus.cut", "Not captured whole", GROUP.UNDECODED, SEVERITY.NOTE),
+    unfinished = ProtoExpert.new("pipebus.unfinished", "Not put together", GROUP.REASSEMBLE, SEVERITY.NOTE),
+    lost = ProtoExpert.new("pipebus.capture_lost", "The capture lost frames", GROUP.SEQUENCE, SEVERITY.WARN),
+    dropped = ProtoExpert.new("pipebus.was_dropped", "Messages were dropped", GROUP.SEQUENCE, SEVERITY.WARN),
+    failed = ProtoExpert.new("pipebus.has_failed", "Refused or failed", GROUP.RESPONSE_CODE, SEVERITY.NOTE),
 }
 pipebus.experts = e
 
@@ -197,7 +198,8 @@ end
 
 -- The forms that characters have in UTF-8.
 local UTF8 = {
-    "^[\0-\127]+", "^[\194-\223][\128-\191]", "^\224[\160-\191][\128-\191]", "^[\225-\236\238\239][\128-\191][\128-\191]",
+    "^[\0-\127]+", "^[\194-\223][\128-\191]", "^\224[\160-\191][\128-\191]",
+    "^[\225-\236\238\239][\128-\191][\128-\191]",
     "^\237[\128-\159][\128-\191]", "^\240[\144-\191][\128-\191][\128-\191]",
     "^[\241-\243][\128-\191][\128-\191][\128-\191]", "^\244[\128-\143][\128-\191][\128-\191]",
 }
@@ -317,7 +319,8 @@ local WATCH = {
 
 local CONTROLS = from_zero {
     variant("hello from {name} (version {protocol_version})", u16 "protocol_version", text "name"),
-    variant("welcome as client {client} (broker {broker_version})", u32 "client", text "broker_version", u64 "message_bytes_max"),
+    variant("welcome as client {client} (broker {broker_version})", u32 "client", text "broker_version",
+        u64 "message_bytes_max"),
     variant("refused {regarding} ({reason}): {text}",
         enum("regarding", REGARDING, { [1] = { u32 "token" }, [2] = { u32 "subscription" } }),
         enum("reason", REASON), text "text"),
@@ -343,7 +346,8 @@ local CONTROLS = from_zero {
     variant("cancel request {correlation}", u64 "correlation"),
     variant("consumed messages of {about} up to {last}", u32 "about", u64 "last"),
     variant("released {count} messages", list_of_u64 "last"),
-    variant("revoked the right to {purpose} to topic {topic_id}: {text}", u32 "topic_id", enum("purpose", PURPOSE), text "text"),
+    variant("revoked the right to {purpose} to topic {topic_id}: {text}", u32 "topic_id", enum("purpose", PURPOSE),
+        text "text"),
 }
 -- Those that say no.
 local REFUSED, REQUEST_FAILED, REVOKED = 2, 19, 23
@@ -393,7 +397,9 @@ end
 
 -- The head.
 
-local HEAD = { u32 "body_bytes", u8 "kind", u8 "flags", u16 "metadata_bytes", u32 "topic_id", u32 "head_sender", u64 "sequence" }
+local HEAD = {
+    u32 "body_bytes", u8 "kind", u8 "flags", u16 "metadata_bytes", u32 "topic_id", u32 "head_sender", u64 "sequence",
+}
 
 local function has(flags, flag)
     return math.floor(flags / flag) % 2 == 1
@@ -517,7 +523,8 @@ local function put_together(packet, visited, tree)
         subtree:add(f.fragment, number_of_packet):set_generated()
     end
     if message.missing > 0 then
-        subtree:add_proto_expert_info(e.cut, ("%d bytes were not captured; here they are zeros"):format(message.missing))
+        local text = ("%d bytes were not captured; here they are zeros"):format(message.missing)
+        subtree:add_proto_expert_info(e.cut, text)
     end
     return ByteArray.new(message.payload, true):tvb("Message")
 end
@@ -590,7 +597,8 @@ end
 local PART = from_zero { "", ", last fragment", ", first fragment", ", fragment" }
 
 local function message_info(head, about)
-    local info = ("%s %s #%s, %d bytes"):format(KIND[head.kind], about.topic, head.sequence, head.body_bytes - head.metadata_bytes)
+    local bytes = head.body_bytes - head.metadata_bytes
+    local info = ("%s %s #%s, %d bytes"):format(KIND[head.kind], about.topic, head.sequence, bytes)
     if about.requester then
         info = ("%s, call %d/%s"):format(info, about.requester, about.correlation)
     end
@@ -613,7 +621,7 @@ end
 
 local function note_losses(tree, about)
     if about.dropped > 0 then
-        tree:add_proto_expert_info(e.dropped, ("%d subscribers lost it"):format(about.dropped))
+        tree:add_proto_expert_info(e.dropped, ("%d messages were dropped for it"):format(about.dropped))
     end
     if about.lost > UInt64(0) then
         tree:add_proto_expert_info(e.lost, "the capture lost frames before this one")
