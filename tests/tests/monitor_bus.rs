@@ -375,18 +375,6 @@ fn who_waits_and_what_is_dropped_is_told() {
     assert_eq!((instance["dropped"].as_u64(), dropped > 0), (Some(dropped), true));
 }
 
-#[test]
-fn a_client_that_sends_a_record_breaks_the_protocol() {
-    let bus = TestBus::start();
-    let mut publisher = Publisher::new(&bus, "a");
-    let mut frame = publisher.next(&[0; 40]);
-    frame[4] = Kind::Record as u8;
-    publisher.client.write(&frame);
-    let refused = publisher.client.hear();
-    assert!(matches!(&refused, Some(Control::Refused { text, .. }) if text.contains("kind Record")), "{refused:?}");
-    assert_eq!(publisher.client.hear(), Some(Control::Goodbye { cause: Farewell::Protocol }));
-}
-
 #[tokio::test]
 async fn who_publishes_is_not_held_up_by_many_monitors_that_stand_still() {
     let bus = TestBus::start_with(&["queue.stall_timeout_ms=600000"]);
