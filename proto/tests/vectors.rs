@@ -96,6 +96,7 @@ fn names(control: &Control) -> (&'static str, &'static str) {
         Control::Consumed { .. } => ("consumed", "Consumed"),
         Control::Released { .. } => ("released", "Released"),
         Control::Revoked { .. } => ("revoked", "Revoked"),
+        Control::Visit { .. } => ("visit", "Visit"),
     }
 }
 
