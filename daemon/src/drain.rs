@@ -41,15 +41,9 @@ impl Drain {
 }
 
 /// Begins to drain, or goes on with another time-out.
-///
-/// # Errors
-/// The time-out has no end.
-pub(crate) fn begin(broker: &Broker, by: InstanceId, timeout: Option<Duration>) -> Result<Draining, String> {
-    let end = |timeout: Duration| {
-        let too_long = || format!("timeout_ms: {} is too long; leave it out to wait for ever", timeout.as_millis());
-        Instant::now().checked_add(timeout).ok_or_else(too_long)
-    };
-    let deadline = timeout.map(end).transpose()?;
+pub(crate) fn begin(broker: &Broker, by: InstanceId, timeout: Option<Duration>) -> Draining {
+    // Longer than time can be told is for ever.
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let state = {
         let mut bus = broker.bus();
         bus.drain(by);
@@ -59,7 +53,7 @@ pub(crate) fn begin(broker: &Broker, by: InstanceId, timeout: Option<Duration>) 
     info!(by = by.0, instances = state.instances, timeout_ms = state.timeout_ms, "draining: nobody new is let in");
     events::publish(broker, DRAIN_EVENT, &state);
     broker.drain.ring();
-    Ok(state)
+    state
 }
 
 /// Calls it off, if it has begun.

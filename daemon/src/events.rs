@@ -131,3 +131,47 @@ fn route(broker: &Broker, topic: &str) -> Option<(TopicId, Arc<Route<Arc<Outbox>
     let route = broker.routes().get(id)?.clone();
     if route.targets.is_empty() { None } else { Some((id, route)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::core::policy::{Policy, Who};
+    use pipebus_proto::admin::POLICY_EVENT;
+    use pipebus_proto::place::Place;
+
+    const ANN: Identity = Identity::Unix { uid: 1000 };
+    const BOB: Identity = Identity::Unix { uid: 1001 };
+
+    /// An event that nobody may look at.
+    struct Unseen;
+
+    impl Serialize for Unseen {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            panic!("nobody has asked for it")
+        }
+    }
+
+    fn broker() -> Broker {
+        let policy = Policy::allowing(vec![Who::Any]);
+        Broker::new(Config::default(), policy, Place::new("/nowhere"), ANN, &crate::admin::topics())
+    }
+
+    #[tokio::test]
+    async fn an_event_to_which_nobody_listens_is_not_even_made() {
+        let broker = broker();
+        publish(&broker, POLICY_EVENT, &Unseen);
+        publish_about(&broker, POLICY_EVENT, &ANN, || -> Unseen { panic!("nobody has asked for it") });
+        assert!(broker.events.seen.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_user_of_whom_much_is_to_tell_leaves_others_their_events() {
+        let broker = broker();
+        let told = |user| (0..1000).filter(|_| broker.events.may_tell(CONNECT_EVENT, user)).count() as u64;
+        assert_eq!((told(&ANN), told(&BOB)), (TOLD_PER_SECOND_MAX, TOLD_PER_SECOND_MAX));
+        assert!(broker.events.may_tell(DISCONNECT_EVENT, &ANN), "events of another sort as well");
+        next_second(&broker);
+        assert_eq!(told(&ANN), TOLD_PER_SECOND_MAX);
+    }
+}
