@@ -74,6 +74,20 @@ mod tests {
         assert_eq!(parsed.is_ok(), valid, "{filter:?}: {parsed:?}");
     }
 
+    /// The only test that may begin to log: a process does so once.
+    #[test]
+    fn what_is_logged_can_change_and_what_is_not_costs_a_comparison() {
+        let section = LogSection { filter: "info".to_owned(), format: LogFormat::Text };
+        let filter = start(&section).unwrap();
+        assert_eq!((filter.show(), LevelFilter::current()), (Ok("info".to_owned()), LevelFilter::INFO));
+        filter.change("debug").unwrap();
+        assert_eq!((filter.show(), LevelFilter::current()), (Ok("debug".to_owned()), LevelFilter::DEBUG));
+        filter.change("debg").unwrap_err();
+        assert_eq!(filter.show(), Ok("debug".to_owned()));
+        filter.change("off").unwrap();
+        assert_eq!(LevelFilter::current(), LevelFilter::OFF);
+    }
+
     #[test]
     fn a_word_that_is_no_level_is_no_filter() {
         for filter in ["info", "DEBUG", "off", "info,pipebusd::transport=debug", "warn,audit=info", "pipebusd=trace"] {

@@ -12,7 +12,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::warn;
 
 use crate::broker::Broker;
-use crate::core::bus::{Entry, describe};
+use crate::core::bus::decisions::Entry;
+use crate::core::bus::describe;
 use crate::core::limits::Limit;
 use crate::core::users::Reached;
 use crate::counters::Counter;

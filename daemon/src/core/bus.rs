@@ -2,9 +2,9 @@
 //!
 //! Not the messages themselves: they follow [`Bus::routes`] without passing here. Only requests and replies do, since
 //! each goes to one instance. `topics` is what is declared, `subscriptions` who gets it, `revision` what changes
-//! when the policy does, `denials` what it has refused, and `draining` how a bus becomes empty.
+//! when the policy does, `decisions` what that says, and `draining` how a bus becomes empty.
 
-pub mod denials;
+pub mod decisions;
 mod draining;
 mod revision;
 mod subscriptions;
@@ -19,11 +19,11 @@ use pipebus_proto::frame::Call;
 use pipebus_proto::pattern::Pattern;
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 
-use self::denials::Denied;
+use self::decisions::{Denied, Entry};
 use crate::core::account::Account;
 use crate::core::ingress::{Server, Standing};
 use crate::core::limits::{Limit, Limits};
-use crate::core::policy::{Action, Decision, Group, Peer, Policy, Subject};
+use crate::core::policy::{Action, Group, Peer, Policy, Subject};
 use crate::core::refused::Refused;
 use crate::core::requests::Requests;
 use crate::core::routes::Routes;
@@ -148,36 +148,6 @@ pub enum Effect<T> {
     Audit(Entry),
 }
 
-/// A decision of the policy, for the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Who wanted to do something.
-    pub peer: Peer,
-    /// As which instance, unless it was to become one.
-    pub instance: Option<InstanceId>,
-    /// What.
-    pub action: Action,
-    /// On which topics: a topic or a pattern.
-    pub topic: Option<String>,
-    /// Which rule decided.
-    pub rule: String,
-    /// Whether it may.
-    pub allowed: bool,
-}
-
-impl Entry {
-    fn new(
-        instance: Option<InstanceId>,
-        peer: &Peer,
-        action: Action,
-        topic: Option<&str>,
-        decision: &Decision<'_>,
-    ) -> Entry {
-        let (peer, topic) = (peer.clone(), topic.map(str::to_owned));
-        Entry { peer, instance, action, topic, rule: decision.to_string(), allowed: decision.allowed }
-    }
-}
-
 impl<T: Clone> Bus<T> {
     /// A bus without instances, whose broker answers on `own` topics.
     pub fn new(limits: Limits, policy: Policy, own: &[Topic]) -> Bus<T> {
@@ -276,44 +246,6 @@ impl<T: Clone> Bus<T> {
             return Err(Refused::new(Reason::UserFull, text));
         }
         Ok(())
-    }
-
-    /// Who may look at the bus's instances may also use those that are reserved for administrators.
-    fn is_administrator(&self, subject: Subject<'_>) -> bool {
-        let topic = Topic::new(pipebus_proto::admin::INSTANCES).ok();
-        self.policy.decide(subject, Action::Admin, topic.as_ref()).allowed
-    }
-
-    /// What the policy says, which is logged if it is to be.
-    ///
-    /// # Errors
-    /// It says no.
-    fn judge(
-        &mut self,
-        instance: Option<InstanceId>,
-        peer: &Peer,
-        groups: &[Group],
-        action: Action,
-        topic: Option<&Topic>,
-    ) -> Result<(), Refused> {
-        let policy = self.policy.clone();
-        let decision = policy.decide(Subject { identity: &peer.identity, groups }, action, topic);
-        let topic = topic.map(Topic::as_str);
-        self.audit(instance, peer, action, topic, &decision);
-        if decision.allowed { Ok(()) } else { Err(self.deny(instance, peer, action, topic, &decision)) }
-    }
-
-    fn audit(
-        &mut self,
-        instance: Option<InstanceId>,
-        peer: &Peer,
-        action: Action,
-        topic: Option<&str>,
-        decision: &Decision<'_>,
-    ) {
-        if decision.is_audited() {
-            self.effects.push_back(Effect::Audit(Entry::new(instance, peer, action, topic, decision)));
-        }
     }
 
     /// Obeys or refuses what a client says in a control frame.

@@ -1,7 +1,7 @@
 //! How a bus becomes empty, who may come meanwhile, and what the policy has refused.
 
 use super::*;
-use crate::core::bus::denials::Denied;
+use crate::core::bus::decisions::Denied;
 use crate::core::policy::Rule;
 
 /// A bus with an administrator, who is instance 1 and has ordered the drain, and so many instances of one user.
