@@ -12,6 +12,7 @@ mod interrupt;
 mod look;
 mod metrics;
 mod monitor;
+mod orders;
 mod output;
 mod policy;
 mod publish;
@@ -72,6 +73,10 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             Command::Users(arguments) => look::users(bus, arguments).await,
             Command::Metrics(arguments) => metrics::run(bus, arguments).await,
             Command::Top(arguments) => top::run(bus, arguments).await,
+            Command::Disconnect(arguments) => orders::disconnect(bus, arguments).await,
+            Command::Reload(arguments) => orders::reload(bus, arguments).await,
+            Command::Log(arguments) => orders::log(bus, arguments).await,
+            Command::Drain(arguments) => orders::drain(bus, arguments).await,
             Command::Policy { question: Policy::Check(arguments) } => policy::check(bus, arguments).await,
             Command::Demo => demo::run().await,
             Command::Bench { work } => bench::run(arguments.bus_flag(), work).await,

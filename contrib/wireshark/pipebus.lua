@@ -41,7 +41,7 @@ local FLAGS_ALLOWED = {
 
 local REGARDING = from_zero { "Connection", "Declare", "Subscription" }
 local REASON = from_zero { "Version", "Forbidden", "BrokerFull", "UserFull", "TooMany", "Name", "TooLarge", "Protocol",
-    "Exhausted", "Unknown" }
+    "Exhausted", "Unknown", "Draining" }
 local FAREWELL = from_zero { "Leaving", "Shutdown", "Slow", "Protocol", "Disconnected" }
 local PURPOSE = from_zero { "Publish", "Request" }
 local ROLE = from_zero { "Subscribe", "Serve", "Monitor" }

@@ -4,12 +4,13 @@ mod monitor;
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use pipebus_proto::control::{Control, Identity, Purpose, Reason, Regarding};
+use pipebus_proto::admin::Cause;
+use pipebus_proto::control::{Control, Identity, Purpose, Reason};
 use pipebus_proto::frame::Call;
 use pipebus_proto::place::Place;
 use pipebus_proto::record::CONTROL_TOPIC;
@@ -21,7 +22,7 @@ use tracing::warn;
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::core::account::Account;
-use crate::core::bus::{Bus, Effect, describe};
+use crate::core::bus::{Bus, Effect, Hello, Instance, describe};
 use crate::core::ingress::{Exchange, Server, Standing};
 use crate::core::latency::Latency;
 use crate::core::limits::{Limit, Limits};
@@ -29,6 +30,9 @@ use crate::core::policy::{Group, Peer, Policy};
 use crate::core::refused::Refused;
 use crate::core::routes::Routes;
 use crate::counters::{Counter, Counters, Tally};
+use crate::drain::Drain;
+use crate::events::Events;
+use crate::host::{Host, Nobody};
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::review::Reviewed;
@@ -59,8 +63,12 @@ pub(crate) struct Broker {
     pub(crate) latency: Arc<Latency>,
     /// The broker's own answers.
     pub(crate) sequence: Counter,
-    /// The number of its last event.
-    last_event: Mutex<u64>,
+    pub(crate) events: Events,
+    pub(crate) drain: Drain,
+    /// Held while the configuration is read anew: once at a time.
+    pub(crate) reloading: tokio::sync::Mutex<()>,
+    /// The program that this broker runs in, once it has said so.
+    pub(crate) host: OnceLock<Box<dyn Host>>,
     /// The policy as it is written.
     pub(crate) rules: ArcSwap<Vec<RuleSection>>,
     pub(crate) membership: Arc<Membership>,
@@ -82,13 +90,16 @@ impl Broker {
             control: Topic::new(CONTROL_TOPIC).ok().and_then(|topic| bus.topic(&topic)),
             started_at: SystemTime::now(),
             routes: ArcSwap::from_pointee(bus.routes()),
+            events: Events::new(own.iter().filter_map(|topic| Some((topic.clone(), bus.topic(topic)?)))),
             bus: Mutex::new(bus),
+            drain: Drain::default(),
+            reloading: tokio::sync::Mutex::default(),
+            host: OnceLock::new(),
             ended: Counters::default(),
             ended_dropped: Counter::default(),
             tally: Arc::default(),
             latency: Arc::default(),
             sequence: Counter::default(),
-            last_event: Mutex::default(),
             rules: ArcSwap::from_pointee(config.policy.rules.clone()),
             membership: Arc::new(Membership::new(config.groups_lifetime())),
             audit: Audit::default(),
@@ -114,7 +125,7 @@ impl Broker {
         &self,
         peer: Peer,
         groups: Option<&[Group]>,
-        name: String,
+        hello: Hello,
         make: impl FnOnce(&Limits, &Arc<Account>) -> Outbox,
     ) -> Result<Option<(InstanceId, Arc<Outbox>)>, Refused> {
         let mut bus = self.bus();
@@ -124,7 +135,7 @@ impl Broker {
         let mut made = None;
         let make = |limits: &Limits, account: &Arc<Account>| made.insert(Arc::new(make(limits, account))).clone();
         let now = Instant::now().into_std();
-        let connected = bus.connect(peer, groups.unwrap_or_default(), name, make, now);
+        let connected = bus.connect(peer, groups.unwrap_or_default(), hello, make, now);
         self.carry_out(&mut bus);
         let id = connected?;
         self.tally.connected.add(1);
@@ -203,14 +214,19 @@ impl Broker {
         self.carry_out(&mut bus);
     }
 
-    pub(crate) fn handle_gone(&self, instance: InstanceId, outbox: &Outbox) {
+    /// Forgets an instance. Returns what was known of it, unless it was gone already.
+    pub(crate) fn handle_gone(&self, instance: InstanceId, outbox: &Outbox) -> Option<Box<Instance<Arc<Outbox>>>> {
         let mut bus = self.bus();
-        bus.handle_gone(instance);
+        let gone = bus.handle_gone(instance)?;
         self.carry_out(&mut bus);
         // Under the lock, so that whoever counts finds each instance here or there.
         self.ended.absorb(&outbox.counters);
         self.ended_dropped.add(outbox.fill().dropped);
         outbox.farewell().into_iter().for_each(|farewell| self.tally.ended.count(farewell));
+        if bus.awaited() == Some(0) {
+            self.drain.ring();
+        }
+        Some(gone)
     }
 
     pub(crate) fn handle_unheard(&self, call: Call) {
@@ -237,8 +253,9 @@ impl Broker {
         self.bus.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn last_event(&self) -> MutexGuard<'_, u64> {
-        self.last_event.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The program that this broker runs in.
+    pub(crate) fn host(&self) -> &dyn Host {
+        self.host.get().map_or(&Nobody, |host| &**host)
     }
 
     /// Does what the core says, in its order and under its lock, so that an answer never overtakes the routes.
@@ -258,13 +275,9 @@ impl Broker {
                 Effect::Send { to, control } => self.say(&to, &control),
                 Effect::TopicGone(topic) => bus.instances().for_each(|(_, i)| i.to.forget_topic(topic)),
                 Effect::SenderGone(sender) => bus.instances().for_each(|(_, i)| i.to.forget_sender(sender)),
-                Effect::Expel { to, refused } => {
-                    self.tally.refused.count(refused.reason);
-                    self.observe_said(&to, &refused.clone().about(Regarding::Connection));
-                    to.expel(refused);
-                }
+                Effect::Expel { to, refused } => self.expel(&to, refused, Cause::Policy),
                 Effect::Monitors { instance, peer, name, patterns } => {
-                    monitor::announce(self, bus, instance, peer, &name, &patterns);
+                    monitor::announce(self, instance, &peer, &name, &patterns);
                 }
                 Effect::Audit(entry) => self.audit.log(&entry),
             }

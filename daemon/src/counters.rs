@@ -48,11 +48,11 @@ pub(crate) struct Tally {
     /// They were let in.
     pub(crate) connected: Counter,
     /// They were not.
-    pub(crate) turned_away: ByKind<Reason, 10>,
+    pub(crate) turned_away: ByKind<Reason, { Reason::ALL.len() }>,
     /// Those who were let in are no more.
     pub(crate) ended: ByKind<Farewell, 5>,
     /// They were refused something.
-    pub(crate) refused: ByKind<Reason, 10>,
+    pub(crate) refused: ByKind<Reason, { Reason::ALL.len() }>,
     /// They knocked, and that led nowhere.
     pub(crate) unfit_knocks: Counter,
     /// What they asked went to a server, or to the broker.

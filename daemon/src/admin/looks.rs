@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::core::bus::{Instance, Subscription};
+use crate::drain;
 use crate::outbox::Outbox;
 use crate::process;
 use crate::totals::Totals;
@@ -34,6 +35,7 @@ pub(super) fn status(broker: &Broker) -> Status {
         memory_bytes: process::resident_bytes(),
         limits_reached: broker.reviewed.reached().map(|(limit, times)| (limit.key().to_owned(), times)).collect(),
         monitors,
+        draining: drain::state(broker, &bus),
     }
 }
 
@@ -41,7 +43,7 @@ pub(super) fn instances(broker: &Broker) -> Vec<InstanceStatus> {
     broker.bus().instances().map(|(id, instance)| instance_status(id, instance)).collect()
 }
 
-fn instance_status(id: InstanceId, instance: &Instance<Arc<Outbox>>) -> InstanceStatus {
+pub(super) fn instance_status(id: InstanceId, instance: &Instance<Arc<Outbox>>) -> InstanceStatus {
     let (counters, fill) = (&instance.to.counters, instance.to.fill());
     let subscriptions = instance.subscriptions.values().map(subscription_status);
     InstanceStatus {
@@ -120,6 +122,6 @@ pub(super) fn topics(broker: &Broker) -> Vec<TopicStatus> {
         .collect()
 }
 
-fn milliseconds_since(start: Instant) -> u64 {
+pub(crate) fn milliseconds_since(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use pipebus_proto::admin::{MONITOR_EVENT, MonitorEvent};
-use pipebus_proto::control::Control;
+use pipebus_proto::admin::{Cause, MONITOR_EVENT, MonitorEvent};
+use pipebus_proto::control::{Control, Regarding};
 use pipebus_proto::frame::{Flags, HEAD_BYTES, Head, Kind};
 use pipebus_proto::pattern::Pattern;
 use pipebus_proto::record::Watch;
@@ -17,10 +17,11 @@ use pipebus_proto::wire::encode_control;
 use tracing::info;
 
 use super::Broker;
-use crate::core::bus::{Bus, describe};
+use crate::core::bus::describe;
 use crate::core::policy::Peer;
 use crate::core::queue::Introductions;
 use crate::core::records::{Made, Passage};
+use crate::core::refused::Refused;
 use crate::core::routes::{Route, Watcher};
 use crate::episode::{Sort, may_tell_of};
 use crate::events;
@@ -94,6 +95,14 @@ impl Broker {
         to.send(control);
     }
 
+    /// Sends an instance away. Those who watch are told before.
+    pub(crate) fn expel(&self, to: &Outbox, refused: Refused, cause: Cause) {
+        let said = refused.clone().about(Regarding::Connection);
+        self.count_no(&said);
+        self.observe_said(to, &said);
+        to.expel(refused, cause);
+    }
+
     /// Tells those who watch what the broker says to a client.
     pub(crate) fn observe_said(&self, to: &Outbox, control: &Control) {
         if let Some(route) = self.watched_control() {
@@ -125,18 +134,12 @@ impl Broker {
 }
 
 /// Says to all who want to know that somebody monitors these now; nothing, it has ceased.
-pub(super) fn announce(
-    broker: &Broker,
-    bus: &Bus<Arc<Outbox>>,
-    instance: InstanceId,
-    peer: Peer,
-    name: &str,
-    patterns: &[Pattern],
-) {
+pub(super) fn announce(broker: &Broker, instance: InstanceId, peer: &Peer, name: &str, patterns: &[Pattern]) {
     let patterns: Vec<String> = patterns.iter().map(Pattern::to_string).collect();
     if may_tell_of(&peer.identity, Sort::Monitors) {
         info!(instance = instance.0, who = describe(&peer.identity), name, ?patterns, "monitors");
     }
-    let event = MonitorEvent { instance: instance.0, name: name.to_owned(), identity: peer.identity, patterns };
-    events::publish_under(broker, bus, MONITOR_EVENT, &event);
+    let (identity, name) = (peer.identity.clone(), name.to_owned());
+    let event = || MonitorEvent { instance: instance.0, name, identity, patterns };
+    events::publish_about(broker, MONITOR_EVENT, &peer.identity, event);
 }

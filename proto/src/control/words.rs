@@ -4,7 +4,7 @@ use super::{Failure, Farewell, Reason};
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Reason; 10] = [
+    pub const ALL: [Reason; 11] = [
         Reason::Version,
         Reason::Forbidden,
         Reason::BrokerFull,
@@ -15,6 +15,7 @@ impl Reason {
         Reason::Protocol,
         Reason::Exhausted,
         Reason::Unknown,
+        Reason::Draining,
     ];
 
     /// A word for it.
@@ -30,6 +31,7 @@ impl Reason {
             Reason::Protocol => "protocol",
             Reason::Exhausted => "exhausted",
             Reason::Unknown => "unknown",
+            Reason::Draining => "draining",
         }
     }
 }
