@@ -181,9 +181,6 @@ impl Instance {
             }
         };
         self.shutdown.reader_done();
-        if let Ended::Violation(refused) = &ended {
-            self.intake.inlet.broker.tally.refused.count(refused.reason);
-        }
         let patience_max = self.intake.inlet.broker.config.shutdown_timeout();
         Box::pin(take_leave(self.intake.inlet.id(), ended, write, &outbox, &self.shutdown, patience_max)).await
     }
@@ -380,7 +377,10 @@ impl Intake {
         match self.inlet.take_in(bytes_read, &mut self.buffer, &self.reader).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Ended::Left),
-            Err(refused) => Err(Ended::Violation(refused)),
+            Err(refused) => {
+                self.inlet.broker.tally.refused.count(refused.reason);
+                Err(Ended::Violation(refused))
+            }
         }
     }
 }
