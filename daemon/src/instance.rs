@@ -427,7 +427,10 @@ impl Intake {
         match self.inlet.take_in(bytes_read, &mut self.buffer, &self.reader).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Ended::Left),
-            Err(refused) => Err(Ended::Violation(refused)),
+            Err(refused) => {
+                self.inlet.broker.tally.refused.count(refused.reason);
+                Err(Ended::Violation(refused))
+            }
         }
     }
 }
