@@ -44,6 +44,10 @@ pub(crate) enum Failure {
     Leaked { what: String },
     #[error("interrupted; everything that was started has ended")]
     Interrupted,
+    #[error("somebody has called the drain off; the broker goes on")]
+    CalledOff,
+    #[error("interrupted; the broker drains on, unless you call that off with: pipebus drain --cancel")]
+    StillDraining,
 }
 
 impl Failure {
@@ -74,7 +78,9 @@ impl Failure {
             | Failure::Lossy { .. }
             | Failure::Left { .. }
             | Failure::Leaked { .. }
-            | Failure::Interrupted => FAILED,
+            | Failure::Interrupted
+            | Failure::CalledOff
+            | Failure::StillDraining => FAILED,
         }
     }
 }
@@ -87,6 +93,7 @@ fn client_exit_code(error: &Error) -> u8 {
         | Error::Distrust(_)
         | Error::Version(_)
         | Error::Full(_)
+        | Error::Draining(_)
         | Error::Forbidden(_)
         | Error::TooMany(_)
         | Error::Refused { .. } => REFUSED,
@@ -126,6 +133,7 @@ mod tests {
         check(Error::NoBroker { path: "/x".into() }, 3);
         check(Error::NoPermission { path: "/x".into() }, 4);
         check(Error::Full("the broker has 5 instances".into()), 4);
+        check(Error::Draining("the broker is being drained".into()), 4);
         check(Error::Forbidden("rule 3".into()), 4);
         check(Error::TimedOut { doing: "waiting", after: Duration::from_secs(5) }, 5);
         check(Failure::TooFew { seen: 1, wanted: 2, after: Duration::from_secs(5) }, 5);
