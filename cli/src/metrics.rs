@@ -6,7 +6,7 @@ use pipebus_proto::admin::{METRICS, MetricsFormat, MetricsQuestion};
 use pipebus_proto::place::Address;
 
 use crate::args::metrics::{Format, Metrics};
-use crate::bus::connect;
+use crate::bus::visit;
 use crate::failure::Failure;
 use crate::output;
 
@@ -19,7 +19,7 @@ pub(crate) async fn run(bus: &Address, arguments: &Metrics) -> Result<(), Failur
         Format::Prometheus => MetricsFormat::Prometheus,
     };
     let question = serde_json::to_vec(&MetricsQuestion { format }).map_err(|error| Failure::system("ask", error))?;
-    let client = connect(bus, "metrics").await?;
+    let client = visit(bus, "metrics").await?;
     let answer = client.request(METRICS, question, TIMEOUT).await?;
     output::write(&answer.payload)
 }

@@ -22,7 +22,7 @@ use self::capture::Capture;
 use self::feed::Feed;
 use self::text::Text;
 use crate::args::monitor::Monitor;
-use crate::bus::{connect, report_losses};
+use crate::bus::{report_losses, visit};
 use crate::failure::Failure;
 use crate::format::push_gap_json;
 use crate::interrupt::{Interrupt, LastResort};
@@ -36,7 +36,7 @@ pub(crate) async fn run(bus: &Address, arguments: &Monitor) -> Result<(), Failur
     if is_standard_output(arguments.pcapng.as_deref()) && io::stdout().is_terminal() {
         return Err(Failure::BinaryOnTerminal);
     }
-    let client = connect(bus, "monitor").await?;
+    let client = visit(bus, "monitor").await?;
     let mut interrupt = Interrupt::listen()?;
     let last_resort = LastResort::arm()?;
     let losses = tokio::spawn(report_losses(client.link()));

@@ -52,7 +52,8 @@ local FAILURE = from_zero { "NoServer", "Busy", "ServerGone", "TooMany", "Forbid
 -- The variants' names; what they are made of is in CONTROLS.
 local CONTROL_NAMES = from_zero { "Hello", "Welcome", "Refused", "Goodbye", "Declare", "Declared", "Retract",
     "Subscribe", "Subscribed", "Unsubscribe", "Unsubscribed", "TopicInfo", "TopicGone", "SenderInfo", "SenderGone",
-    "Gap", "Abort", "Ping", "Pong", "RequestFailed", "Cancel", "Consumed", "Released", "Revoked" }
+    "Gap", "Abort", "Ping", "Pong", "RequestFailed", "Cancel", "Consumed", "Released", "Revoked",
+    "Visit" }
 
 local NO_YES = from_zero { "no", "yes" }
 
@@ -348,6 +349,7 @@ local CONTROLS = from_zero {
     variant("released {count} messages", list_of_u64 "last"),
     variant("revoked the right to {purpose} to topic {topic_id}: {text}", u32 "topic_id", enum("purpose", PURPOSE),
         text "text"),
+    variant("visit of {name} (version {protocol_version})", u16 "protocol_version", text "name"),
 }
 -- Those that say no.
 local REFUSED, REQUEST_FAILED, REVOKED = 2, 19, 23

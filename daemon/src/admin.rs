@@ -21,8 +21,10 @@ use pipebus_proto::splitter::{Span, next_span};
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 use pipebus_proto::wire::{encode_metadata, for_each_frame};
 use serde::Serialize;
+use tracing::info;
 
 use crate::broker::Broker;
+use crate::core::bus::describe;
 use crate::core::queue::Introductions;
 use crate::metrics;
 use crate::outbox::Outbox;
@@ -68,6 +70,9 @@ pub(crate) async fn answer(
     requester: &Outbox,
 ) {
     let by = call.requester;
+    if ORDERS.contains(&topic.as_str()) {
+        info!(order = topic.as_str(), by = by.0, who = describe(&requester.owner), "ordered by an administrator");
+    }
     let json = match topic.as_str() {
         STATUS => written(&looks::status(broker)),
         INSTANCES => written(&looks::instances(broker)),
@@ -78,7 +83,7 @@ pub(crate) async fn answer(
         POLICY_CHECK => policy_check::answer(broker, question).await.and_then(|checked| written(&checked)),
         DISCONNECT => orders::disconnect(broker, question, by, &requester.owner).and_then(|status| written(&status)),
         RELOAD => reload(broker).await.and_then(|reloaded| written(&reloaded)),
-        LOG => orders::log(broker, question, by).and_then(|filter| written(&filter)),
+        LOG => orders::log(broker, question).and_then(|filter| written(&filter)),
         DRAIN => orders::drain(broker, question, by).and_then(|draining| written(&draining)),
         CONTROL_TOPIC => Err(format!("{topic} is only to be monitored, and answers nothing")),
         _ => Err(format!("{topic} tells of events and answers nothing; subscribe to it")),

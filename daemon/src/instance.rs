@@ -20,7 +20,7 @@ use tracing::info;
 
 use crate::broker::Broker;
 use crate::core::account::Account;
-use crate::core::bus::describe;
+use crate::core::bus::{Hello, describe};
 use crate::core::limits::Limits;
 use crate::core::refused::Refused;
 use crate::episode::{Sort, may_tell_of};
@@ -88,9 +88,9 @@ async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shu
                 break connected;
             }
         };
-        Ok::<_, Refused>((id, hello.name, outbox))
+        Ok::<_, Refused>((id, hello, outbox))
     };
-    let (id, name, outbox) = match let_in.await {
+    let (id, Hello { name, visits }, outbox) = match let_in.await {
         Ok(let_in) => let_in,
         Err(refused) => {
             broker.tally.turned_away.count(refused.reason);
@@ -99,7 +99,9 @@ async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shu
         }
     };
     outbox.name(id);
-    let hello = encode_control(&Control::Hello { version: PROTOCOL_VERSION, name: name.clone() });
+    let (version, said) = (PROTOCOL_VERSION, name.clone());
+    let hello = if visits { Control::Visit { version, name: said } } else { Control::Hello { version, name: said } };
+    let hello = encode_control(&hello);
     let welcome = Control::Welcome(Welcome {
         client: id,
         broker_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -21,6 +21,8 @@ pub(crate) struct Disconnect {
 const DISCONNECT_EXAMPLES: &str = "\
 The client is told why, and its library does not come back by itself. To keep it out, change the policy.
 
+Exit codes: 0 done, 1 there is no such instance, 4 you may not.
+
 Examples:
   pipebus disconnect 12
   pipebus disconnect 12 --reason 'floods logs/**, please mend'";
@@ -34,8 +36,10 @@ pub(crate) struct Reload {
 }
 
 const RELOAD_EXAMPLES: &str = "\
-The same as SIGHUP, but it says what came of it: a configuration that is wrong changes nothing, and the exit code is 1. \
-What else has changed than the policy and the limits is named, and needs another broker.
+The same as SIGHUP, but it says what came of it: a configuration that is wrong changes nothing. What else has changed \
+than the policy and the limits is named, and needs another broker.
+
+Exit codes: 0 done, 1 the configuration is wrong, 4 you may not.
 
 Examples:
   pipebus reload
@@ -54,6 +58,8 @@ pub(crate) struct Log {
 
 const LOG_EXAMPLES: &str = "\
 A change lasts until the broker ends. To keep it, set log.filter in the configuration.
+
+Exit codes: 0 done, 1 the filter is wrong, 4 you may not.
 
 Examples:
   pipebus log                                      show what is logged
@@ -81,6 +87,8 @@ const DRAIN_EXAMPLES: &str = "\
 From now on nobody new is let in, and clients that come back wait; who is connected goes on. Once all have left, or the \
 time is over, the broker ends with exit code 0. Commands that only look at the broker, as pipebus status does, are let in \
 and not waited for. Under systemd the next knock starts another broker, unless pipebusd.socket is stopped.
+
+Exit codes: 0 done, 1 called off or interrupted while it waits, 4 you may not.
 
 Examples:
   pipebus drain --timeout 5m --wait

@@ -11,6 +11,7 @@ use crate::output::grouped;
 pub(crate) fn words(control: &Control) -> String {
     match control {
         Control::Hello { version, name } => format!("hello from {name} (version {version})"),
+        Control::Visit { version, name } => format!("visit of {name} (version {version})"),
         Control::Goodbye { cause } => format!("goodbye ({cause:?})"),
         Control::Declare { token, topic, purpose } => format!("declare {topic} to {} as {token}", verb(*purpose)),
         Control::Retract { topic: TopicId(topic) } => format!("retract topic {topic}"),

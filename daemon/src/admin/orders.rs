@@ -40,24 +40,20 @@ pub(super) fn disconnect(
         let found = bus.instance(id).ok_or_else(unknown)?;
         (instance_status(id, found), Arc::clone(&found.to))
     };
-    let who = describe(orderer);
-    info!(instance, by = by.0, who, reason, "to be disconnected by an administrator");
     let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
-    let text = format!("an administrator ({who}) has disconnected this client{why}");
+    let text = format!("an administrator ({}) has disconnected this client{why}", describe(orderer));
     broker.expel(&outbox, Refused::new(Reason::Forbidden, text), Cause::Administrator);
     Ok(status)
 }
 
 /// Shows what is logged, or changes it.
-pub(super) fn log(broker: &Broker, order: &[u8], by: InstanceId) -> Result<LogFilter, String> {
+pub(super) fn log(broker: &Broker, order: &[u8]) -> Result<LogFilter, String> {
     // To be asked without a word is to show it.
     let LogOrder { filter } =
         if order.is_empty() { LogOrder::default() } else { read(order, "filter, such as \"debug\"")? };
     if let Some(filter) = filter {
-        // Before as well as after: whichever of the two filters lets it through.
-        info!(by = by.0, filter, "what is logged is to change");
         broker.host().set_log_filter(&filter)?;
-        info!(by = by.0, filter, "what is logged has changed, until the broker ends");
+        info!(filter, "what is logged has changed, until the broker ends");
     }
     Ok(LogFilter { filter: broker.host().log_filter()?, configured: broker.config.log.filter.clone() })
 }
@@ -132,8 +128,8 @@ mod tests {
         let broker = broker();
         for refused in [
             reload(&broker).await.map(drop),
-            log(&broker, b"", BY).map(drop),
-            log(&broker, br#"{"filter":"debug"}"#, BY).map(drop),
+            log(&broker, b"").map(drop),
+            log(&broker, br#"{"filter":"debug"}"#).map(drop),
         ] {
             let text = refused.unwrap_err();
             assert!(text.contains("inside another program"), "{text}");
