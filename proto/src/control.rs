@@ -162,6 +162,8 @@ pub enum Control {
         /// Why, for people.
         text: String,
     },
+    /// Broker: I am about to end. Say goodbye: what you have sent before is still routed, if that comes soon.
+    LastCall,
 }
 
 /// How many messages one Released can name.
@@ -216,6 +218,8 @@ pub enum Reason {
     Exhausted,
     /// The broker knows no such topic, subscription or service.
     Unknown,
+    /// The broker is about to end. Who knocks again reaches the next one, if there will be one.
+    Ending,
 }
 
 /// Why somebody says goodbye.
