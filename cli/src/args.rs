@@ -2,6 +2,7 @@
 
 pub(crate) mod messages;
 pub(crate) mod policy;
+pub(crate) mod shell;
 
 use std::ffi::OsString;
 
@@ -14,6 +15,7 @@ use pipebus_proto::topic::TopicError;
 
 use self::messages::{Publish, Reply, Request, Subscribe};
 use self::policy::Policy;
+use self::shell::{Complete, Completions, Man};
 use crate::bench::args::{BENCH_EXAMPLES, Work};
 use crate::bench::part::Part;
 
@@ -99,6 +101,14 @@ pub(crate) enum Command {
         #[command(subcommand)]
         work: Work,
     },
+    /// Print a script that lets a shell complete commands, topics, patterns and instances
+    Completions(Completions),
+    /// What those scripts ask
+    #[command(hide = true)]
+    Complete(Complete),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(Man),
     /// What a process of `bench` does
     #[command(hide = true)]
     BenchPart {
