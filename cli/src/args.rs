@@ -5,6 +5,7 @@ pub(crate) mod metrics;
 pub(crate) mod monitor;
 pub(crate) mod orders;
 pub(crate) mod policy;
+pub(crate) mod shell;
 
 use std::ffi::OsString;
 
@@ -20,6 +21,7 @@ use self::metrics::Metrics;
 use self::monitor::Monitor;
 use self::orders::{Disconnect, Drain, Log, Reload};
 use self::policy::Policy;
+use self::shell::{Complete, Completions, Man};
 use crate::bench::args::{BENCH_EXAMPLES, Work};
 use crate::bench::part::Part;
 use crate::top::args::Top;
@@ -120,6 +122,14 @@ pub(crate) enum Command {
         #[command(subcommand)]
         work: Work,
     },
+    /// Print a script that lets a shell complete commands, topics, patterns and instances
+    Completions(Completions),
+    /// What those scripts ask
+    #[command(hide = true)]
+    Complete(Complete),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(Man),
     /// What a process of `bench` does
     #[command(hide = true)]
     BenchPart {

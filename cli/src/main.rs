@@ -5,6 +5,7 @@
 mod args;
 mod bench;
 mod bus;
+mod complete;
 mod demo;
 mod failure;
 mod format;
@@ -24,8 +25,10 @@ mod table;
 mod tether;
 mod top;
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use clap::CommandFactory;
 use tokio::runtime::Builder;
 
 use crate::args::policy::Policy;
@@ -53,6 +56,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         // Chooses its runtime itself, if it needs one.
         Command::BenchPart { part } => return bench::part::run(&arguments.bus, part),
         Command::Tether { command } => return tether::run(command),
+        Command::Completions(arguments) => return complete::print_script(arguments),
+        Command::Complete(arguments) => return complete::run(arguments),
+        Command::Man(arguments) => return write_manual(&arguments.directory),
         _ => {}
     }
     // One worker keeps the connection. The commands run on the main thread, where they may block, as on a full pipe.
@@ -81,6 +87,12 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             Command::Demo => demo::run().await,
             Command::Bench { work } => bench::run(arguments.bus_flag(), work).await,
             Command::BenchPart { .. } | Command::Tether { .. } => Ok(()),
+            Command::Completions(_) | Command::Complete(_) | Command::Man(_) => Ok(()),
         }
     })
+}
+
+fn write_manual(directory: &Path) -> Result<(), Failure> {
+    let written = pipebus_manual::write_pages(Arguments::command(), "1", "pipebusd(8), pipebus.toml(5)", directory);
+    written.map_err(|error| Failure::system(format!("write manual pages to {}", directory.display()), error))
 }

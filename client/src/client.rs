@@ -26,8 +26,9 @@ use crate::shared::sending::{Destination, Outbound};
 use crate::subscription::Subscription;
 use crate::transport;
 
-/// How long to wait for the broker to let a client in, unless told otherwise.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait for the broker to let a client in, unless told otherwise: longer than a broker takes to end, 5 seconds
+/// unless configured otherwise, and the next one to start.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest time-out for connecting: brokers sweep the FIFOs of clients that have waited for longer.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
@@ -89,7 +90,7 @@ impl Builder {
         self
     }
 
-    /// How long to wait to be let in, each time: 5 seconds by default, at most 60.
+    /// How long to wait to be let in, each time: 10 seconds by default, at most 60.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Builder {
         self.timeout = timeout.min(TIMEOUT_MAX);

@@ -4,19 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use pipebus_proto::control::{Control, Welcome};
+use pipebus_proto::control::{Control, Reason, Welcome};
 use pipebus_proto::frame::PROTOCOL_VERSION;
 use pipebus_proto::place::Place;
 use pipebus_proto::splitter::next_span;
 use pipebus_proto::wire::encode_control;
 use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::incoming::{Incoming, control_of, protocol};
 use crate::reading::read_loop;
 use crate::reconnect::Backoff;
 use crate::shared::Shared;
-use crate::transport::{Attempt, Reader, Writer};
+use crate::transport::{Attempt, Door, Reader, Writer};
 use crate::writing::write_loop;
 
 /// What a pipe that was full grows to, once: each time it is full costs a switch between processes. All pipes of a user
@@ -29,6 +30,9 @@ pub(crate) const LARGE_PIPE_BYTES: usize = 1024 * 1024;
 
 /// What is large.
 pub(crate) const LARGE_BYTES_MIN: usize = 32 * 1024;
+
+/// After so long without an answer, the client knocks again: a broker that was killed has taken the knock with it.
+const KNOCK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long the broker may take to say goodbye.
 const GOODBYE_WAIT: Duration = Duration::from_secs(5);
@@ -52,21 +56,57 @@ pub(crate) struct Established {
 }
 
 impl Endpoint {
-    /// Connects once.
+    /// Connects once. While a broker ends and the next one starts, tries again: whoever comes then is only let in later.
     pub(crate) async fn establish(&self) -> Result<Established> {
-        let handshake = async {
-            let (version, name) = (PROTOCOL_VERSION, self.name.clone());
-            let hello = if self.visits { Control::Visit { version, name } } else { Control::Hello { version, name } };
-            let mut attempt = Attempt::prepare(&self.place, &encode_control(&hello))?;
-            attempt.knock(&self.place).await?;
-            let mut buffer = BytesMut::new();
-            let welcome = read_welcome(&mut attempt.reader, &mut buffer).await?;
-            let (reader, writer) = attempt.open()?;
-            Ok(Established { reader, writer, buffer, welcome })
-        };
-        let timed_out = Error::TimedOut { doing: "waiting for the broker to answer a knock", after: self.timeout };
-        tokio::time::timeout(self.timeout, handshake).await.unwrap_or(Err(timed_out))
+        let deadline = Instant::now() + self.timeout;
+        let mut backoff = Backoff::default();
+        loop {
+            let error = match tokio::time::timeout_at(deadline, self.attempt()).await {
+                Ok(Err(error)) if is_about_a_restart(&error) => error,
+                Ok(established) => return established,
+                Err(_) => {
+                    return Err(Error::TimedOut {
+                        doing: "waiting for the broker to answer a knock",
+                        after: self.timeout,
+                    });
+                }
+            };
+            let again = Instant::now() + backoff.next_delay(jitter());
+            if again >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep_until(again).await;
+        }
     }
+
+    async fn attempt(&self) -> Result<Established> {
+        let (version, name) = (PROTOCOL_VERSION, self.name.clone());
+        let hello = if self.visits { Control::Visit { version, name } } else { Control::Hello { version, name } };
+        let mut attempt = Attempt::prepare(&self.place, &encode_control(&hello))?;
+        let mut buffer = BytesMut::new();
+        let Attempt { reader, door, .. } = &mut attempt;
+        let welcome = tokio::select! {
+            welcome = read_welcome(reader, &mut buffer) => welcome?,
+            error = self.keep_knocking(door) => return Err(error),
+        };
+        let (reader, writer) = attempt.open()?;
+        Ok(Established { reader, writer, buffer, welcome })
+    }
+
+    /// Knocks until the broker answers. Ends only if it can't.
+    async fn keep_knocking(&self, door: &Door) -> Error {
+        loop {
+            if let Err(error) = door.knock(&self.place).await {
+                return error;
+            }
+            tokio::time::sleep(KNOCK_AGAIN).await;
+        }
+    }
+}
+
+/// Whether a broker ended while it let this client in. (Or the pipes did not please it, which looks the same.)
+fn is_about_a_restart(error: &Error) -> bool {
+    matches!(error, Error::Disconnected | Error::Refused { reason: Reason::Ending, .. })
 }
 
 async fn read_welcome(reader: &mut Reader, buffer: &mut BytesMut) -> Result<Welcome> {

@@ -153,6 +153,7 @@ impl Incoming {
                 self.shared.handle_answer(correlation, Err(error));
             }
             Control::Goodbye { cause } => return self.handle_goodbye(cause),
+            Control::LastCall => self.shared.handle_last_call(),
             Control::Released { sequences } => self.shared.pool.release(&sequences),
             Control::Revoked { topic, purpose, text } => self.shared.handle_revoked(topic, purpose, &text),
             // What only clients say.

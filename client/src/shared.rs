@@ -74,7 +74,9 @@ enum Phase {
     Down,
     /// Connected.
     Up { client: InstanceId, message_bytes_max: u64 },
-    /// Goodbye is said, or on its way: nothing more is sent.
+    /// The broker is about to end, and goodbye is said, or on its way: nothing more is sent until there is another.
+    Leaving,
+    /// The same, for good.
     Closing,
     /// For good, and what anybody is told who still tries.
     Closed(Error),
@@ -211,7 +213,7 @@ impl Shared {
                         Some(answered)
                     }
                     Phase::Closed(error) => return Err(error.clone()),
-                    Phase::Down | Phase::Closing => None,
+                    Phase::Down | Phase::Leaving | Phase::Closing => None,
                 }
             };
             let Some(answered) = asked else {
@@ -255,11 +257,10 @@ impl Shared {
         let mut state = self.lock();
         match state.phase {
             Phase::Up { .. } => {
-                state.outgoing.ask_to_confirm();
-                state.outgoing.push_control(&Control::Goodbye { cause: Farewell::Leaving });
+                state.say_goodbye();
                 state.phase = Phase::Closing;
             }
-            Phase::Down => state.phase = Phase::Closing,
+            Phase::Down | Phase::Leaving => state.phase = Phase::Closing,
             Phase::Closing | Phase::Closed(_) => {}
         }
         // Whoever waits for room in an inbox need not wait: nobody will read it.
@@ -298,6 +299,12 @@ impl Shared {
 }
 
 impl State {
+    /// The last that is sent. All before it will have been confirmed when the broker says goodbye in turn.
+    fn say_goodbye(&mut self) {
+        self.outgoing.ask_to_confirm();
+        self.outgoing.push_control(&Control::Goodbye { cause: Farewell::Leaving });
+    }
+
     fn number(&mut self) -> u32 {
         self.last_number = self.last_number.wrapping_add(1);
         self.last_number

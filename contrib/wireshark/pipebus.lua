@@ -41,7 +41,8 @@ local FLAGS_ALLOWED = {
 
 local REGARDING = from_zero { "Connection", "Declare", "Subscription" }
 local REASON = from_zero { "Version", "Forbidden", "BrokerFull", "UserFull", "TooMany", "Name", "TooLarge", "Protocol",
-    "Exhausted", "Unknown", "Draining" }
+    "Exhausted", "Unknown", "Draining",
+    "Ending" }
 local FAREWELL = from_zero { "Leaving", "Shutdown", "Slow", "Protocol", "Disconnected" }
 local PURPOSE = from_zero { "Publish", "Request" }
 local ROLE = from_zero { "Subscribe", "Serve", "Monitor" }
@@ -53,7 +54,7 @@ local FAILURE = from_zero { "NoServer", "Busy", "ServerGone", "TooMany", "Forbid
 local CONTROL_NAMES = from_zero { "Hello", "Welcome", "Refused", "Goodbye", "Declare", "Declared", "Retract",
     "Subscribe", "Subscribed", "Unsubscribe", "Unsubscribed", "TopicInfo", "TopicGone", "SenderInfo", "SenderGone",
     "Gap", "Abort", "Ping", "Pong", "RequestFailed", "Cancel", "Consumed", "Released", "Revoked",
-    "Visit" }
+    "Visit", "LastCall" }
 
 local NO_YES = from_zero { "no", "yes" }
 
@@ -350,6 +351,7 @@ local CONTROLS = from_zero {
     variant("revoked the right to {purpose} to topic {topic_id}: {text}", u32 "topic_id", enum("purpose", PURPOSE),
         text "text"),
     variant("visit of {name} (version {protocol_version})", u16 "protocol_version", text "name"),
+    variant("last call"),
 }
 -- Those that say no.
 local REFUSED, REQUEST_FAILED, REVOKED = 2, 19, 23

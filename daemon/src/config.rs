@@ -18,7 +18,8 @@ use crate::core::limits::{Limits, Rate};
 use crate::rules::RuleSection;
 use crate::transport::Access;
 
-const BUILT_IN: &str = include_str!("../../config/pipebus.toml");
+/// The file that is built in: every key, explained, with its default.
+pub const BUILT_IN: &str = include_str!("../../config/pipebus.toml");
 
 /// The smallest queue, in bytes: a page.
 const QUEUE_BYTES_MIN: usize = 4096;

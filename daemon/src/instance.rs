@@ -35,11 +35,8 @@ use crate::transport::{Arrived, Reader, Writer, try_write};
 /// Pieces in one vectored write; the kernel takes up to 1,024 (UIO_MAXIOV).
 const PIECES_MAX: usize = 256;
 
-/// How long a reader waits, once the broker shuts down, for what is already there.
-const DRAIN_WAIT: Duration = Duration::from_millis(50);
-
-/// How much is taken then: what a client's pipe may hold, of any size that its user can give it.
-const DRAIN_BYTES_MAX: u64 = 1024 * 1024;
+/// How long a client is read, once the broker shuts down, that does not say goodbye at the last call.
+const LAST_CALL_WAIT: Duration = Duration::from_secs(1);
 
 /// How much is written to one client before others on its thread have their turn.
 const TURN_BYTES_MAX: usize = 256 * 1024;
@@ -70,7 +67,7 @@ async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shu
     let mut read = BytesMut::new();
     let hello = tokio::select! {
         hello = timeout_at(deadline, read_hello(turn, &peer.identity, &reader, &mut read)) => hello,
-        () = shutdown.reached(Phase::Draining) => Ok(Err(Refused::new(Reason::Exhausted, "the broker shuts down"))),
+        () = shutdown.reached(Phase::Draining) => Ok(Err(Refused::new(Reason::Ending, "the broker shuts down"))),
     };
     let late = || Refused::new(Reason::Protocol, "no Hello came within the handshake time-out");
     let mut writer = Some(writer);
@@ -177,7 +174,7 @@ enum Ended {
     Gone,
     /// The client broke the protocol.
     Violation(Refused),
-    /// All that was there when the shutdown began has been read.
+    /// What came before the shutdown has been read.
     Drained,
     /// The client is to be disconnected.
     Kicked,
@@ -403,15 +400,19 @@ impl Intake {
         }
     }
 
-    /// Takes what is there when the shutdown begins, up to what a pipe can hold: a client that never stops is not read
-    /// for ever.
+    /// Tells the client that the broker ends, and takes what comes before its goodbye: then nothing of it is in doubt. Who
+    /// does not say goodbye is not read for ever.
     async fn drain(&mut self) -> Ended {
-        let (until, before) = (Instant::now() + DRAIN_WAIT, self.inlet.bytes_in());
-        while self.inlet.bytes_in() - before <= DRAIN_BYTES_MAX {
+        self.inlet.outbox.send(&Control::LastCall);
+        let until = Instant::now() + LAST_CALL_WAIT;
+        while Instant::now() < until {
             let wanted = missing(self.buffer.bytes());
             let Ok(read) = timeout_at(until, self.buffer.read(&mut self.reader, wanted)).await else { break };
-            if let Err(ended) = self.route(read).await {
-                return ended;
+            match self.route(read).await {
+                Ok(()) => {}
+                // It still gets what others have sent.
+                Err(Ended::Left) => break,
+                Err(ended) => return ended,
             }
         }
         Ended::Drained

@@ -31,6 +31,7 @@ mod membership;
 mod metrics;
 mod outbox;
 mod process;
+mod pulse;
 mod read_buffer;
 mod relay;
 mod reload;
@@ -54,6 +55,7 @@ use crate::broker::Broker;
 use crate::config::Config;
 use crate::handshake::Handshakes;
 pub use crate::host::Host;
+pub use crate::pulse::Pulse;
 use crate::shards::Shards;
 use crate::shutdown::Conductor;
 use crate::transport::{BindError, Closed, Inherited, Listener, Lost};
@@ -117,7 +119,7 @@ impl Daemon {
 
     /// A way to see whether the broker is stuck.
     pub fn pulse(&self) -> Pulse {
-        Pulse { broker: self.broker.clone() }
+        Pulse::new(self.broker.clone(), &self.shards)
     }
 
     /// A way to change what the broker obeys.
@@ -182,19 +184,6 @@ impl Daemon {
         conductor.conduct(deadline, || self.broker.wake_all()).await;
         instances.shutdown().await;
         ended
-    }
-}
-
-/// Tells that the broker is alive, for a watchdog.
-#[derive(Clone)]
-pub struct Pulse {
-    broker: Arc<Broker>,
-}
-
-impl Pulse {
-    /// Returns once the broker's central state could be looked at. A stuck broker never gets there.
-    pub fn check(&self) {
-        drop(self.broker.bus());
     }
 }
 

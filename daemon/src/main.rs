@@ -2,13 +2,15 @@
 
 mod log;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
-use pipebusd::config::{Config, LogFormat, Sources};
+use clap::{CommandFactory, Parser};
+use clap_complete::Shell;
+use pipebus_manual::write_settings_page;
+use pipebusd::config::{self, Config, LogFormat, Sources};
 use pipebusd::transport::{BindError, check_group, inherited_door, raise_open_files};
 use pipebusd::{Daemon, Host, Pulse, Reloader, rules};
 use sd_notify::NotifyState;
@@ -34,7 +36,7 @@ struct Arguments {
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
     /// How to log: text, json or journald
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", value_parser = ["text", "json", "journald"])]
     log_format: Option<String>,
     /// Print the configuration that comes of all files, variables and options, and exit
     #[arg(long)]
@@ -42,6 +44,12 @@ struct Arguments {
     /// Check the configuration and exit
     #[arg(long)]
     check_config: bool,
+    /// Print a script that lets a shell complete these options, and exit
+    #[arg(long, value_name = "SHELL")]
+    completions: Option<Shell>,
+    /// Write the manual pages to this directory, and exit
+    #[arg(long, value_name = "DIRECTORY", hide = true)]
+    man: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "\
@@ -70,6 +78,13 @@ impl Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(shell) = arguments.completions {
+        return show(&script(shell));
+    }
+    if let Some(directory) = &arguments.man {
+        let written = write_manual(directory);
+        return written.map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS);
+    }
     let config = match Config::load(&arguments.sources()) {
         Ok(config) => config,
         Err(error) => return fail(&error.into(), 2),
@@ -101,6 +116,21 @@ fn main() -> ExitCode {
 fn check(config: &Config) -> anyhow::Result<()> {
     log::filter(&config.log)?;
     Ok(check_group(&config.door)?)
+}
+
+fn script(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "pipebusd", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+fn write_manual(directory: &Path) -> anyhow::Result<()> {
+    let about = "configuration of the broker of pipebus";
+    pipebus_manual::write_pages(Arguments::command(), "8", "pipebus(1), pipebus.toml(5)", directory)
+        .and_then(|()| {
+            write_settings_page("pipebus.toml", about, config::BUILT_IN, "pipebusd(8), pipebus(1)", directory)
+        })
+        .with_context(|| format!("cannot write manual pages to {}", directory.display()))
 }
 
 fn show(text: &str) -> ExitCode {
@@ -196,14 +226,18 @@ async fn reload_when_told(mut hangup: Signal, reloader: Reloader) {
     }
 }
 
-/// Tells systemd's watchdog, twice within its time, that the broker is not stuck.
+/// Tells systemd's watchdog, twice within its time, that the broker is not stuck. If it is, or if this thread is, systemd
+/// hears nothing, ends it and starts another.
 async fn feed_watchdog(pulse: Pulse) {
     let Some(interval) = sd_notify::watchdog_enabled() else { return };
     let mut ticks = tokio::time::interval((interval / 2).max(Duration::from_millis(1)));
     loop {
         ticks.tick().await;
-        pulse.check();
-        notify(&[NotifyState::Watchdog]);
+        if pulse.beats(interval / 4).await {
+            notify(&[NotifyState::Watchdog]);
+        } else {
+            error!("a thread is stuck; systemd will end this broker and start another, if it goes on");
+        }
     }
 }
 

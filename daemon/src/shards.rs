@@ -40,6 +40,11 @@ impl Shards {
         &self.shards[self.turn].runtime
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Handle> {
+        self.shards.iter().map(|shard| &shard.runtime)
+    }
+
     /// An instance has got its home.
     pub(crate) fn taken(&mut self) {
         self.turn = (self.turn + 1) % self.shards.len();

@@ -173,6 +173,8 @@ pub enum Control {
         /// What the client calls itself, for people; at most [`NAME_BYTES_MAX`] bytes.
         name: String,
     },
+    /// Broker: I am about to end. Say goodbye: what you have sent before is still routed, if that comes soon.
+    LastCall,
 }
 
 /// How many messages one Released can name.
@@ -229,6 +231,8 @@ pub enum Reason {
     Unknown,
     /// The broker lets nobody new in, and ends once all have left.
     Draining,
+    /// The broker is about to end. Who knocks again reaches the next one, if there will be one.
+    Ending,
 }
 
 /// Why somebody says goodbye.

@@ -98,6 +98,7 @@ fn names(control: &Control) -> (&'static str, &'static str) {
         Control::Released { .. } => ("released", "Released"),
         Control::Revoked { .. } => ("revoked", "Revoked"),
         Control::Visit { .. } => ("visit", "Visit"),
+        Control::LastCall => ("last-call", "LastCall"),
     }
 }
 
@@ -396,6 +397,7 @@ fn controls_of_messages() -> impl Iterator<Item = (&'static str, Control)> {
         ("released", Control::Released { sequences: vec![9, 10] }),
         ("revoked", Control::Revoked { topic: TopicId(7), purpose: Purpose::Publish, text: "rule 3".to_owned() }),
         ("visit", Control::Visit { version: 1, name: "status".to_owned() }),
+        ("last-call", Control::LastCall),
     ]
     .into_iter()
 }

@@ -8,6 +8,7 @@
 )]
 
 pub mod attack;
+pub mod machine;
 pub mod raw;
 pub mod screen;
 pub mod traffic;
@@ -148,6 +149,8 @@ pub struct TestBus {
     settings: Vec<String>,
     filter: &'static str,
     broker: Option<Process>,
+    /// Held, as systemd does, so that clients may knock whether a broker runs or not.
+    door: Option<File>,
 }
 
 impl TestBus {
@@ -174,11 +177,24 @@ impl TestBus {
         TestBus::within(root.unwrap(), settings)
     }
 
+    /// The same, with a door that is not the broker's: the test holds it, and hands it to every broker.
+    pub fn with_held_door() -> TestBus {
+        let mut bus = TestBus::without_broker(&[]);
+        let place = bus.place();
+        for (directory, mode) in [(place.directory().to_owned(), 0o700), (place.instances(), 0o3733)] {
+            fs::create_dir(&directory).unwrap();
+            fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        raw::make_fifo(&place.door(), 0o600);
+        bus.door = Some(File::options().read(true).write(true).open(place.door()).unwrap());
+        bus
+    }
+
     fn within(root: tempfile::TempDir, settings: &[&str]) -> TestBus {
         // Other users may look, so that what keeps them out is the bus's own permissions.
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        TestBus { root, settings, filter: "debug", broker: None }
+        TestBus { root, settings, filter: "debug", broker: None, door: None }
     }
 
     /// Lets brokers from now on log what they log unless told otherwise.
@@ -201,7 +217,24 @@ impl TestBus {
     /// Starts the broker, and waits until it listens.
     pub fn start_broker(&mut self) {
         let mut command = self.broker_command();
+        if self.door.is_some() {
+            command = self.handing_over_door(&command);
+        }
         self.adopt_broker(&mut command);
+    }
+
+    /// The broker's command, given the door as systemd gives it.
+    fn handing_over_door(&self, broker: &Command) -> Command {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", r#"exec 3<>"$0"; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@""#]).arg(self.place().door());
+        shell.arg(broker.get_program()).args(broker.get_args());
+        shell.stderr(File::options().append(true).open(self.log_path()).unwrap());
+        shell
+    }
+
+    /// The test's end of the door that it holds.
+    pub fn door(&self) -> &File {
+        self.door.as_ref().unwrap()
     }
 
     /// Starts a broker with a configuration file, which may then be changed.

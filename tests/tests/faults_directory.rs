@@ -200,21 +200,6 @@ async fn a_broker_ends_rather_than_remove_what_is_in_the_place_of_its_door() {
     assert!(bus.log().contains("is not a FIFO"), "{}", bus.log());
 }
 
-/// A broker whose door somebody else holds, as systemd does.
-fn supervised() -> TestBus {
-    let mut bus = TestBus::without_broker(&[]);
-    fs::create_dir(bus.place().directory()).unwrap();
-    fs::set_permissions(bus.place().directory(), fs::Permissions::from_mode(0o700)).unwrap();
-    make_fifo(&bus.place().door(), 0o600);
-    let broker = bus.broker_command();
-    let mut shell = Command::new("sh");
-    shell.args(["-c", r#"exec 3<>"$0"; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@""#]).arg(bus.place().door());
-    shell.arg(broker.get_program()).args(broker.get_args());
-    shell.stderr(fs::File::options().append(true).open(bus.scratch().join("log")).unwrap());
-    bus.adopt_broker(&mut shell);
-    bus
-}
-
 #[tokio::test]
 async fn a_broker_whose_door_is_its_supervisors_ends_so_that_it_is_started_again() {
     let removals: [fn(&TestBus); 2] = [
@@ -222,7 +207,8 @@ async fn a_broker_whose_door_is_its_supervisors_ends_so_that_it_is_started_again
         |bus| fs::remove_dir_all(bus.place().instances()).unwrap(),
     ];
     for remove in removals {
-        let mut bus = supervised();
+        let mut bus = TestBus::with_held_door();
+        bus.start_broker();
         let mut pair = Pair::connect(&bus).await;
         remove(&bus);
         pair.goes_on().await;

@@ -193,6 +193,7 @@ fn a_client_that_keeps_publishing_does_not_hold_the_shutdown_up() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(broker.wait().success() && start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert_eq!(raw.hear(), Some(Control::LastCall));
     assert_eq!(raw.hear(), Some(Control::Goodbye { cause: Farewell::Shutdown }));
 }
 

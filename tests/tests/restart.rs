@@ -208,7 +208,7 @@ async fn a_broker_that_is_told_to_end_delivers_what_it_has_and_says_goodbye() {
         match pipebus_proto::wire::decode_control(&frame.body).unwrap() {
             Control::Goodbye { cause } => break cause,
             Control::TopicInfo { .. } | Control::SenderInfo { .. } => {}
-            Control::SenderGone { .. } | Control::TopicGone { .. } => {}
+            Control::SenderGone { .. } | Control::TopicGone { .. } | Control::LastCall => {}
             other => panic!("{other:?}"),
         }
     };

@@ -12,6 +12,7 @@ pub(crate) fn words(control: &Control) -> String {
     match control {
         Control::Hello { version, name } => format!("hello from {name} (version {version})"),
         Control::Visit { version, name } => format!("visit of {name} (version {version})"),
+        Control::LastCall => "last call".to_owned(),
         Control::Goodbye { cause } => format!("goodbye ({cause:?})"),
         Control::Declare { token, topic, purpose } => format!("declare {topic} to {} as {token}", verb(*purpose)),
         Control::Retract { topic: TopicId(topic) } => format!("retract topic {topic}"),

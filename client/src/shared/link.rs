@@ -74,7 +74,7 @@ impl Shared {
         state.questions.drain().for_each(|(_, question)| drop(question.answer.send(Err(Error::Disconnected))));
         state.calls.drain().for_each(|(_, call)| drop(call.send(Err(Error::Disconnected))));
         state.flushes.clear();
-        let again = matches!(state.phase, Phase::Up { .. } | Phase::Down);
+        let again = matches!(state.phase, Phase::Up { .. } | Phase::Down | Phase::Leaving);
         if again {
             state.phase = Phase::Down;
             let in_doubt = state.in_doubt;
@@ -83,6 +83,17 @@ impl Shared {
         }
         self.room.notify_waiters();
         again
+    }
+
+    /// The broker is about to end: what has been sent is to be confirmed, and whoever sends next waits for the next broker.
+    pub(crate) fn handle_last_call(&self) {
+        let mut state = self.lock();
+        if let Phase::Up { .. } = state.phase {
+            state.say_goodbye();
+            state.phase = Phase::Leaving;
+            drop(state);
+            self.work.notify_one();
+        }
     }
 
     /// The end, for this reason: all that waits is told.

@@ -304,7 +304,7 @@ impl State {
     fn admit(&self, destination: Destination<'_>, purpose: Purpose) -> Result<std::result::Result<Admitted, Lacking>> {
         let (client, message_bytes_max) = match &self.phase {
             Phase::Up { client, message_bytes_max } => (*client, *message_bytes_max),
-            Phase::Down => match destination {
+            Phase::Down | Phase::Leaving => match destination {
                 Destination::Topic(_) => return Ok(Err(Lacking::Connection)),
                 Destination::Reply { .. } => return Err(Error::Disconnected),
             },

@@ -33,9 +33,14 @@ pub(crate) struct Attempt {
     /// Not a [`Writer`] yet: until the broker has opened its end, the pipe counts as closed, and tokio would never
     /// forget that. It would then try again and again to write to a pipe that is full, rather than wait.
     writer: OwnedFd,
-    door: OwnedFd,
-    knock: Knock,
+    pub(crate) door: Door,
     names: Names,
+}
+
+/// Where a client knocks, and what tells the broker for which pair.
+pub(crate) struct Door {
+    fifo: OwnedFd,
+    knock: Knock,
 }
 
 struct Names([PathBuf; 2]);
@@ -73,8 +78,7 @@ impl Attempt {
         Ok(Attempt {
             reader: Reader::from_owned_fd(reader).map_err(|e| Error::system("read from", down, e))?,
             writer,
-            door,
-            knock: Knock::new(id),
+            door: Door { fifo: door, knock: Knock::new(id) },
             names,
         })
     }
@@ -85,13 +89,15 @@ impl Attempt {
         let writer = Writer::from_owned_fd(self.writer).map_err(|error| Error::system("write to", up, error))?;
         Ok((self.reader, writer))
     }
+}
 
-    /// Tells the broker. Then it answers on `reader`.
+impl Door {
+    /// Tells the broker. Then it answers on [`Attempt::reader`]; more than once, if it has to be told again.
     pub(crate) async fn knock(&self, place: &Place) -> Result<()> {
         let bytes = self.knock.encode();
         loop {
             // So short a write is all or nothing (pipe(7), PIPE_BUF).
-            match rustix::io::write(&self.door, &bytes) {
+            match rustix::io::write(&self.fifo, &bytes) {
                 Ok(_) => return Ok(()),
                 Err(Errno::AGAIN) => tokio::time::sleep(DOOR_RETRY).await,
                 Err(Errno::PIPE) => return Err(no_broker(place)),

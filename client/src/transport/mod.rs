@@ -6,7 +6,7 @@ mod fifo;
 mod splice;
 
 #[cfg(unix)]
-pub(crate) use fifo::{Attempt, Reader, Writer, grow, surroundings};
+pub(crate) use fifo::{Attempt, Door, Reader, Writer, grow, surroundings};
 #[cfg(unix)]
 pub(crate) use splice::lend;
 #[cfg(all(test, unix))]

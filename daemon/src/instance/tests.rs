@@ -170,7 +170,7 @@ async fn what_was_written_before_the_shutdown_is_delivered_before_goodbye() {
             Kind::Message => payload.extend_from_slice(&frame.payload()),
             _ => match decode_control(&frame.body).unwrap() {
                 Control::Goodbye { cause } => break cause,
-                Control::TopicInfo { .. } | Control::SenderInfo { .. } => {}
+                Control::TopicInfo { .. } | Control::SenderInfo { .. } | Control::LastCall => {}
                 // The publisher may be gone first.
                 Control::TopicGone { .. } | Control::SenderGone { .. } => {}
                 other => panic!("{other:?}"),

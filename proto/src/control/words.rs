@@ -4,7 +4,7 @@ use super::{Failure, Farewell, Reason};
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Reason; 11] = [
+    pub const ALL: [Reason; 12] = [
         Reason::Version,
         Reason::Forbidden,
         Reason::BrokerFull,
@@ -16,6 +16,7 @@ impl Reason {
         Reason::Exhausted,
         Reason::Unknown,
         Reason::Draining,
+        Reason::Ending,
     ];
 
     /// A word for it.
@@ -32,6 +33,7 @@ impl Reason {
             Reason::Exhausted => "exhausted",
             Reason::Unknown => "unknown",
             Reason::Draining => "draining",
+            Reason::Ending => "ending",
         }
     }
 }
