@@ -67,6 +67,13 @@ pub(crate) fn escape(escaped: &mut String, text: &str) {
     }
 }
 
+/// What [`escape`] makes of a text.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    escape(&mut escaped, text);
+    escaped
+}
+
 fn push(buffer: &mut Vec<u8>, what: std::fmt::Arguments<'_>) {
     // Memory takes all that is written to it.
     let _ = buffer.write_fmt(what);
@@ -128,7 +135,7 @@ fn push_object(buffer: &mut Vec<u8>, object: &impl Serialize) {
     buffer.push(b'\n');
 }
 
-fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for three in bytes.chunks(3) {

@@ -2,21 +2,27 @@
 //!
 //! This file turns the outcome of a command into an exit code; each command has a file of its own.
 
+mod apart;
 mod args;
 mod bench;
 mod bus;
 mod demo;
+mod doctor;
+mod entrance;
 mod failure;
 mod format;
 mod interrupt;
 mod look;
 mod output;
 mod policy;
+mod processes;
 mod publish;
 mod reply;
 mod request;
+mod scan;
 mod stage;
 mod subscribe;
+mod survey;
 mod table;
 mod tether;
 
@@ -67,6 +73,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             Command::Topics(arguments) => look::topics(bus, arguments).await,
             Command::Users(arguments) => look::users(bus, arguments).await,
             Command::Policy { question: Policy::Check(arguments) } => policy::check(bus, arguments).await,
+            Command::Doctor(doctor) => doctor::run(bus, doctor).await,
+            Command::Scan(scan) => scan::run(bus, arguments.bus_flag(), scan).await,
             Command::Demo => demo::run().await,
             Command::Bench { work } => bench::run(arguments.bus_flag(), work).await,
             Command::BenchPart { .. } | Command::Tether { .. } => Ok(()),
