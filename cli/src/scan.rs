@@ -20,6 +20,7 @@ use self::state::State;
 use crate::args::inspect::Scan;
 use crate::failure::Failure;
 use crate::output::{self, complain};
+use crate::processes::Process;
 use crate::table::terminal_width;
 
 /// `named` is the bus of `--bus`, if it was on the command line; `usual` what is meant otherwise.
@@ -33,7 +34,7 @@ pub(crate) async fn run(usual: &Address, named: Option<&Address>, arguments: &Sc
         fifos::find(wanted).map_err(|error| Failure::system("look through the processes in /proc", error))?;
     let named: Vec<Address> = named.into_iter().chain(&arguments.buses).cloned().collect();
     let mut places = Places::find(&named, usual, &found);
-    let mut buses = bus::look_at(std::mem::take(&mut places.candidates)).await;
+    let mut buses = bus::look_at(std::mem::take(&mut places.candidates), !arguments.no_ask).await;
     buses.retain(|bus| bus.state != State::Absent || bus.candidate.is_named);
     let shows_fifos = wanted != Wanted::Doors;
     if shows_fifos {
@@ -52,6 +53,8 @@ fn unseen(found: &Found, places: Places) -> Unseen {
     Unseen {
         processes: found.processes,
         processes_unreadable: found.unreadable,
+        // Where all may be seen, this one is always there.
+        processes_hidden: Process::of(1).is_none(),
         processes_complete: found.is_complete,
         fifos_left_out: found.left_out,
         buses_left_out: places.left_out,

@@ -17,6 +17,9 @@ pub(crate) struct Scan {
     /// Show pipes without a name besides; means --all
     #[arg(long)]
     pub(crate) pipes: bool,
+    /// Connect to no bus but those that you name, so that no broker logs it
+    #[arg(long)]
+    pub(crate) no_ask: bool,
     /// Show JSON instead of tables
     #[arg(long)]
     pub(crate) json: bool,
@@ -31,7 +34,8 @@ Found are the system bus, the session buses that you may see, and buses that a p
   broken         something is wrong, and what it is stands below
   absent         it is not there; shown only if you name it
 
-Nothing is disturbed: no broker is started, and no FIFO is opened but the doors of buses. What waits in a FIFO is counted
+Nothing is disturbed: no broker is started, and no FIFO is opened but the doors of buses. Brokers that run are asked how
+they are, and log that a client came and went; a policy that logs refusals logs those. What waits in a FIFO is counted
 through a descriptor that is borrowed from a process for a moment (pidfd_getfd), which needs the right to trace
 it (ptrace): where it says \"needs root\", you have not.
 

@@ -7,7 +7,7 @@ use clap::builder::styling::AnsiColor;
 use serde::Serialize;
 
 use crate::format::escaped;
-use crate::output::style;
+use crate::output::{grouped, style};
 
 /// What a check says. Fields may be added; none is ever renamed or removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -104,6 +104,11 @@ impl Finding {
         }
         text
     }
+}
+
+/// `1 FIFO`, `2 FIFOs`.
+pub(crate) fn counted(number: u64, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{} {what}s", grouped(number)) }
 }
 
 /// A word that a shell takes as it is.

@@ -16,10 +16,10 @@ use crate::apart::apart;
 use crate::survey::{Locks, Survey};
 
 /// How long a broker may take to let this program in, and again to answer.
-const ANSWER_WAIT: Duration = Duration::from_secs(1);
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// How long all of that may take with one bus, files included.
-const LOOK_WAIT: Duration = Duration::from_secs(3);
+const LOOK_WAIT: Duration = Duration::from_secs(5);
 
 /// What is known of a bus.
 #[derive(Debug)]
@@ -44,12 +44,13 @@ impl Bus {
     }
 }
 
-/// Looks at all at the same time, each on a thread of its own: one that hangs is left behind.
-pub(crate) async fn look_at(candidates: Vec<Candidate>) -> Vec<Bus> {
+/// Looks at all at the same time, each on a thread of its own: one that hangs is left behind. Brokers of those that are not
+/// named are asked only if `asks_all`.
+pub(crate) async fn look_at(candidates: Vec<Candidate>, asks_all: bool) -> Vec<Bus> {
     let locks = std::sync::Arc::new(Locks::read());
     let looking = candidates.into_iter().map(|candidate| {
         let (locks, wanted) = (locks.clone(), candidate.clone());
-        (candidate, apart(move || look(wanted, &locks)))
+        (candidate, apart(move || look(wanted, &locks, asks_all)))
     });
     let looking: Vec<_> = looking.collect();
     let deadline = tokio::time::Instant::now() + LOOK_WAIT;
@@ -67,12 +68,13 @@ fn hanging(candidate: Candidate) -> Bus {
     Bus { candidate, state: State::Broken, why, real, survey: None, status: None }
 }
 
-fn look(candidate: Candidate, locks: &Locks) -> Bus {
+fn look(candidate: Candidate, locks: &Locks, asks_all: bool) -> Bus {
     let survey = Survey::of(candidate.place.clone(), locks);
     let (mut state, mut why) = judge(&survey, candidate.broker);
     let mut status = None;
     // Who knocks where no broker runs may start one.
-    if state == State::Alive && survey.may_connect != Some(false) {
+    let is_asked = asks_all || candidate.is_named;
+    if is_asked && state == State::Alive && survey.may_connect != Some(false) {
         match ask(&candidate.place) {
             Ok(answer) => status = Some(answer),
             Err(error) => {

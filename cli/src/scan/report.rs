@@ -31,6 +31,8 @@ pub(crate) struct Unseen {
     pub(crate) processes: u64,
     /// Those of them whose descriptors this user may not see.
     pub(crate) processes_unreadable: u64,
+    /// Whether the system does not even tell which other users' processes there are (proc(5), hidepid).
+    pub(crate) processes_hidden: bool,
     /// Whether there was time for all processes.
     pub(crate) processes_complete: bool,
     /// FIFOs and buses for which there was no room.
@@ -120,6 +122,30 @@ pub(crate) struct FifoReport {
     pub(crate) holders_left_out: u64,
 }
 
+#[cfg(test)]
+impl FifoReport {
+    /// One that nobody holds, for tests.
+    pub(crate) fn example() -> FifoReport {
+        FifoReport {
+            location: Location::of(Path::new("/x")),
+            name: Name::Deleted,
+            bus: None,
+            part: None,
+            device: [0, 1],
+            inode: 1,
+            mode: octal(0o600),
+            uid: 0,
+            gid: 0,
+            user: "root".into(),
+            waiting_bytes: None,
+            buffer_bytes: None,
+            unknown: None,
+            holders: Vec::new(),
+            holders_left_out: 0,
+        }
+    }
+}
+
 /// What a FIFO is to a bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -137,8 +163,8 @@ pub(crate) struct HolderReport {
     #[serde(flatten)]
     pub(crate) holder: Holder,
     pub(crate) command: String,
-    uid: Option<u32>,
-    user: Option<String>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) user: Option<String>,
 }
 
 impl BusReport {

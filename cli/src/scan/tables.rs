@@ -144,6 +144,7 @@ pub(crate) fn gaps(report: &Report, is_root: bool) -> Vec<String> {
         unseen.processes_unreadable > 0,
         format!("what {unreadable} of {processes} processes hold can't be seen; {advice}"),
     );
+    say(unseen.processes_hidden, format!("other users' processes can't be seen at all; {advice}"));
     say(unseen.sessions_hidden > 0, format!("the session buses of {hidden} other users can't be seen; {advice}"));
     for pid in &unseen.brokers_without_bus {
         say(true, format!("which bus the broker with process id {pid} serves can't be seen; {advice}"));
@@ -152,4 +153,67 @@ pub(crate) fn gaps(report: &Report, is_root: bool) -> Vec<String> {
     say(!unseen.processes_complete, "there was no time to look through all processes; some are missing".to_owned());
     say(left_out > 0, format!("{} more FIFOs or buses were found than can be shown", grouped(left_out)));
     gaps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scan::fifos::Holder;
+    use crate::scan::report::Unseen;
+
+    fn holder(pid: u32, command: &str) -> HolderReport {
+        let holder = Holder { pid, descriptor: 3, reads: true, writes: false, blocks: true };
+        HolderReport { holder, command: command.to_owned(), uid: None, user: None }
+    }
+
+    fn fifo(unknown: Option<Unknown>) -> FifoReport {
+        let mut fifo = FifoReport::example();
+        (fifo.part, fifo.bus, fifo.user) = (Some(Part::Up), Some("session".into()), "ann".into());
+        (fifo.waiting_bytes, fifo.buffer_bytes) = match unknown {
+            None => (Some(5), Some(65536)),
+            Some(_) => (None, None),
+        };
+        fifo.unknown = unknown;
+        fifo.holders = [7, 7, 8].map(|pid| holder(pid, "a\nb")).into();
+        fifo
+    }
+
+    #[test]
+    fn a_row_names_each_process_once_and_says_what_needs_root() {
+        let expected = "\
+FIFO          PART OF        OWNER  MODE     WAITING        SIZE  READERS  WRITERS
+/x (deleted)  up of session  ann    0600         5 B      64 KiB  7 a\\nb   –
+                                                                  8 a\\nb
+/x (deleted)  up of session  ann    0600  needs root  needs root  7 a\\nb   –
+                                                                  8 a\\nb";
+        let text = fifo_table(&[fifo(None), fifo(Some(Unknown::Forbidden))], None);
+        let lines: Vec<_> = text.lines().map(str::trim_end).collect();
+        assert_eq!(lines.join("\n"), expected);
+    }
+
+    #[test]
+    fn of_very_many_who_hold_a_fifo_some_are_named() {
+        let mut many = fifo(None);
+        many.holders = (0..HOLDERS_SHOWN_MAX as u32 + 2).map(|pid| holder(pid, "x")).collect();
+        many.holders_left_out = 1000;
+        assert_eq!(holders(&many, |_| true), "0 x\n1 x\n2 x\n3 x\nand 1,002 more");
+    }
+
+    #[test]
+    fn what_could_not_be_seen_is_said_with_what_to_do_and_only_then() {
+        let mut report = Report { buses: Vec::new(), fifos: None, unseen: Unseen::default() };
+        report.unseen.processes_complete = true;
+        assert_eq!(gaps(&report, false), Vec::<String>::new());
+        (report.unseen.processes, report.unseen.processes_unreadable) = (1200, 7);
+        assert_eq!(gaps(&report, false), ["what 7 of 1,200 processes hold can't be seen; run this as root to see it"]);
+        assert_eq!(gaps(&report, true), ["what 7 of 1,200 processes hold can't be seen; not even root may here"]);
+        report.fifos = Some(vec![fifo(Some(Unknown::Forbidden)), fifo(None)]);
+        (report.unseen.processes_complete, report.unseen.fifos_left_out) = (false, 3);
+        report.unseen.brokers_without_bus = vec![77];
+        let all = gaps(&report, false);
+        assert_eq!(all.len(), 5, "{all:?}");
+        assert!(
+            all[1].contains("process id 77") && all[2].contains("in 1 of the FIFOs") && all[4].starts_with("3 more")
+        );
+    }
 }

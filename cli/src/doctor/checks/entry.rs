@@ -96,7 +96,7 @@ pub(super) fn connection(facts: &Facts) -> Option<Finding> {
     let finding = Finding::problem(check, error.to_string());
     let me = quoted(&facts.me.name);
     Some(match error {
-        Error::NoBroker { .. } => finding.mend(facts.start()),
+        Error::NoBroker { .. } => Finding::problem(check, "no broker answers").mend(facts.start()),
         Error::TimedOut { .. } => finding.mend(facts.restart()),
         Error::Forbidden(_) => {
             finding.mend(format!("an administrator sees why: pipebus policy check --user {me} --action connect"))

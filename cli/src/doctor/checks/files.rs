@@ -6,7 +6,7 @@ use pipebus_proto::trust::Distrust;
 use rustix::fs::FileType;
 
 use crate::doctor::facts::Facts;
-use crate::doctor::finding::{Finding, quoted_path};
+use crate::doctor::finding::{Finding, counted, quoted_path};
 use crate::entrance::keeps_out;
 use crate::survey::Entry;
 
@@ -38,17 +38,23 @@ pub(super) fn directory(facts: &Facts) -> Option<Finding> {
                 Finding::ok(check, format!("belongs to {owner}, mode {:04o}", directory.mode))
             }
         },
-        entry => missing(check, "there is no such directory, so no broker runs", entry).mend(facts.start()),
+        entry => missing(facts, check, "there is no such directory, so no broker runs", entry, facts.start()),
     };
     Some(finding.at_path(path))
 }
 
-/// What is said of an entry that is not there to be judged.
-fn missing(check: &'static str, absent: &str, entry: Entry) -> Finding {
+/// What is said of an entry that is not there to be judged. If it is absent, `make` makes it.
+fn missing(facts: &Facts, check: &'static str, absent: &str, entry: Entry, make: String) -> Finding {
     match entry {
         Entry::Failed(errno) => Finding::problem(check, format!("the system can't tell: {errno}")),
-        Entry::Hidden => Finding::problem(check, "you may not see it, so the bus is not for you"),
-        Entry::Absent | Entry::There(_) => Finding::problem(check, absent),
+        Entry::Hidden => {
+            let owner = &facts.names.directory_owner;
+            let whom = if owner.is_empty() { "root" } else { owner };
+            let what = format!("{} may not see it, so the bus is not for you", facts.me.name);
+            Finding::problem(check, what)
+                .mend(format!("ask {whom} for a bus that is: see door.access in the configuration"))
+        }
+        Entry::Absent | Entry::There(_) => Finding::problem(check, absent).mend(make),
     }
 }
 
@@ -73,8 +79,8 @@ pub(super) fn door(facts: &Facts) -> Option<Finding> {
     let path = facts.survey.place.door();
     survey_directory(facts)?;
     let Entry::There(door) = facts.survey.door else {
-        let finding = missing(check, "there is no door, so nobody can connect", facts.survey.door);
-        return Some(finding.mend(remake(facts)).at_path(&path));
+        let absent = "there is no door, so nobody can connect";
+        return Some(missing(facts, check, absent, facts.survey.door, remake(facts)).at_path(&path));
     };
     if door.kind != FileType::Fifo {
         let mend = format!("rm {}, then: {}", quoted_path(&path), remake(facts));
@@ -113,9 +119,12 @@ pub(super) fn instances(facts: &Facts) -> Option<Finding> {
     let path = facts.survey.place.instances();
     survey_directory(facts)?;
     let Entry::There(instances) = facts.survey.instances else {
-        let finding =
-            missing(check, "there is no such directory, in which clients make their FIFOs", facts.survey.instances);
-        return Some(finding.mend(remake(facts)).at_path(&path));
+        // Of the door it has been said.
+        if facts.survey.instances == Entry::Hidden {
+            return None;
+        }
+        let absent = "there is no such directory, in which clients make their FIFOs";
+        return Some(missing(facts, check, absent, facts.survey.instances, remake(facts)).at_path(&path));
     };
     let quoted = quoted_path(&path);
     let broker = facts.survey.lock.facts().filter(|lock| lock.uid != instances.uid && lock.uid != 0);
@@ -163,14 +172,16 @@ pub(super) fn leftovers(facts: &Facts) -> Option<Finding> {
         (true, _, 0) => Finding::ok(check, "nothing that clients have left behind"),
         (true, _, old) => {
             let what = format!(
-                "{old} FIFOs of clients that are gone, which the broker sweeps within minutes, unless the clock was set"
+                "{} of clients that are gone, which the broker sweeps within minutes, unless the clock was set",
+                counted(old, "FIFO")
             );
             Finding::warning(check, what).mend(removal(&path))
         }
         (false, 0, _) => Finding::ok(check, "nothing that clients have left behind"),
         (false, all, _) => {
             let what = format!(
-                "{all} FIFOs of clients that came when no broker was there, or that died; the next broker sweeps them"
+                "{} of clients that died, or that wait for a broker; the next one sweeps what is old",
+                counted(all, "FIFO")
             );
             Finding::warning(check, what).mend(format!("{}, or: {}", facts.start(), removal(&path)))
         }

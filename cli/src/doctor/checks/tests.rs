@@ -185,6 +185,16 @@ fn files_that_are_not_as_they_should_be() {
 }
 
 #[test]
+fn what_may_not_be_seen_is_said_once() {
+    let hidden = |facts: &mut Facts| {
+        (facts.survey.door, facts.survey.instances, facts.survey.lock) = (Entry::Hidden, Entry::Hidden, Entry::Hidden);
+        (facts.survey.holder, facts.survey.listening) = (None, Listening::Unknown);
+        facts.survey.may_connect = Some(false);
+    };
+    problem(hidden, "door", "ann may not see it", "ask pipebus");
+}
+
+#[test]
 fn every_mode_but_those_that_are_meant_is_mended_to_one_of_them() {
     for good_mode in [0o600, 0o620, 0o622] {
         let findings = with(|facts| change(&mut facts.survey.door, |file| file.mode = good_mode));
@@ -230,7 +240,7 @@ fn a_connection_that_fails_or_is_slow_is_told_with_its_reason() {
     warning(|facts| facts.contact = slow, "connection", "1000 ms", "pipebus instances");
     let fails = |error: Error| move |facts: &mut Facts| facts.contact = Contact::Failed(error);
     let none = Error::NoBroker { path: "/run/pipebus".into() };
-    problem(fails(none), "connection", "no broker", "systemctl start pipebusd.socket");
+    problem(fails(none), "connection", "no broker answers", "systemctl start pipebusd.socket");
     problem(fails(Error::Forbidden("rule 3".into())), "connection", "rule 3", "policy check --user ann");
     let late = Error::TimedOut { doing: "connecting", after: Duration::from_secs(5) };
     problem(fails(late), "connection", "took longer", "systemctl restart pipebusd.service");
@@ -348,14 +358,14 @@ fn losses_stalls_and_limits_name_who_and_what() {
     warning(
         dropped,
         "losses",
-        "1,200 messages were dropped within 1m for subscribers that were too slow: web\\n (process 9)",
+        "1,200 messages dropped within 1m, for subscribers that were too slow: web\\n (process 9)",
         "queue.bytes_max",
     );
     let stalled = |facts: &mut Facts| facts.instances = Answer::Given(vec![slow.clone(); 5]);
     warning(
         stalled,
         "stalls",
-        "5 subscribers take nothing: web\\n (process 9), web\\n (process 9), web\\n (process 9) and 2 more",
+        "not reading: 5 subscribers: web\\n (process 9), web\\n (process 9), web\\n (process 9) and 2 more",
         "",
     );
     let reached = |facts: &mut Facts| {
@@ -374,7 +384,7 @@ fn who_may_nothing_is_told() {
     warning(
         nothing,
         "rights",
-        "ann may not publish on any topic, may not subscribe on any topic",
+        "ann may not publish (any topic), may not subscribe (any topic)",
         "policy check --user ann",
     );
     let reader = with(|facts| facts.publish = denied());

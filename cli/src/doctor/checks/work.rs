@@ -5,7 +5,7 @@ use std::time::Duration;
 use pipebus_proto::admin::InstanceStatus;
 
 use crate::doctor::facts::{Answer, Facts, Right};
-use crate::doctor::finding::{Finding, quoted};
+use crate::doctor::finding::{Finding, counted, quoted};
 use crate::format::escaped;
 use crate::output::{grouped, time};
 
@@ -20,10 +20,8 @@ pub(super) fn losses(facts: &Facts) -> Option<Finding> {
     }
     let since = time(Duration::from_millis(status.uptime_ms));
     let who = named(facts, |instance| instance.dropped > 0);
-    let what = format!(
-        "{} messages were dropped within {since} for subscribers that were too slow{who}",
-        grouped(status.dropped)
-    );
+    let dropped = counted(status.dropped, "message");
+    let what = format!("{dropped} dropped within {since}, for subscribers that were too slow{who}");
     let mend = "let them read faster, subscribe to less, or raise queue.bytes_max; see: pipebus instances";
     Some(Finding::warning(check, what).mend(mend))
 }
@@ -31,12 +29,12 @@ pub(super) fn losses(facts: &Facts) -> Option<Finding> {
 pub(super) fn stalls(facts: &Facts) -> Option<Finding> {
     let check = "stalls";
     let Answer::Given(instances) = &facts.instances else { return None };
-    let stalled = instances.iter().filter(|instance| instance.stalled).count();
+    let stalled = instances.iter().filter(|instance| instance.stalled).count() as u64;
     if stalled == 0 {
         return Some(Finding::ok(check, "all subscribers take what they get"));
     }
     let who = named(facts, |instance| instance.stalled);
-    let what = format!("{stalled} subscribers take nothing{who}");
+    let what = format!("not reading: {}{who}", counted(stalled, "subscriber"));
     Some(Finding::warning(check, what).mend("look at those programs, or end them; see: pipebus instances"))
 }
 
@@ -88,7 +86,7 @@ pub(super) fn rights(facts: &Facts) -> Option<Finding> {
             Answer::NotAsked => return None,
             Answer::Given(Right { allowed, on }) => {
                 may_nothing &= !allowed;
-                words.push(format!("{} {verb} on {on}", if *allowed { "may" } else { "may not" }));
+                words.push(format!("{} {verb} ({on})", if *allowed { "may" } else { "may not" }));
             }
             Answer::Forbidden => words.push(format!("may not {verb}")),
             Answer::Failed(why) => return Some(Finding::unknown(check, format!("whether {name} may {verb}: {why}"))),

@@ -44,15 +44,29 @@ impl Asked {
         };
         asked.contact = Contact::Connected { after: begun.elapsed() };
         asked.status = answer(client.request(STATUS, "", ANSWER_WAIT).await);
-        asked.instances = answer(client.request(INSTANCES, "", ANSWER_WAIT).await);
-        asked.crowd = match answer::<Vec<UserStatus>>(client.request(USERS, "", ANSWER_WAIT).await) {
+        match asked.status {
+            Answer::Given(_) => asked.ask_more(&client, me).await,
+            // Who may not ask that may not ask more, and policies may log each attempt.
+            Answer::Forbidden => {
+                (asked.instances, asked.crowd) = (Answer::Forbidden, Answer::Forbidden);
+                (asked.publish, asked.subscribe) =
+                    (attempt(&client, "publish").await, attempt(&client, "subscribe").await);
+            }
+            // A broker that does not answer is not waited for again and again.
+            Answer::NotAsked | Answer::Failed(_) => {}
+        }
+        asked
+    }
+
+    async fn ask_more(&mut self, client: &Client, me: &Me) {
+        self.instances = answer(client.request(INSTANCES, "", ANSWER_WAIT).await);
+        self.crowd = match answer::<Vec<UserStatus>>(client.request(USERS, "", ANSWER_WAIT).await) {
             Answer::Given(users) => Answer::Given(crowd(&users)),
             Answer::Forbidden => Answer::Forbidden,
             Answer::NotAsked => Answer::NotAsked,
             Answer::Failed(why) => Answer::Failed(why),
         };
-        (asked.publish, asked.subscribe) = (may(&client, me, "publish").await, may(&client, me, "subscribe").await);
-        asked
+        (self.publish, self.subscribe) = (may(client, me, "publish").await, may(client, me, "subscribe").await);
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -77,8 +91,7 @@ fn crowd(users: &[UserStatus]) -> Option<(String, u64)> {
     by_number.max_by_key(|(_, instances)| *instances).map(|(uid, instances)| (user_name(uid), instances))
 }
 
-/// Whether this user may do something: administrators ask the policy, others try with a topic of their own, to which
-/// nothing is published.
+/// What the policy says that this user may do.
 async fn may(client: &Client, me: &Me, action: &str) -> Answer<Right> {
     let question = PolicyQuestion { user: me.uid.to_string(), action: action.to_owned(), topic: Some("**".to_owned()) };
     let payload = serde_json::to_vec(&question).unwrap_or_default();
@@ -88,11 +101,12 @@ async fn may(client: &Client, me: &Me, action: &str) -> Answer<Right> {
         }
         Answer::Given(_) => Answer::Given(Right { allowed: false, on: "any topic" }),
         Answer::Failed(why) => Answer::Failed(why),
-        Answer::Forbidden | Answer::NotAsked => try_to(client, action).await,
+        Answer::Forbidden | Answer::NotAsked => attempt(client, action).await,
     }
 }
 
-async fn try_to(client: &Client, action: &str) -> Answer<Right> {
+/// Tries it with a topic of its own, to which nothing is published.
+async fn attempt(client: &Client, action: &str) -> Answer<Right> {
     let topic = format!("pipebus/doctor/{}", std::process::id());
     let tried = timeout(ANSWER_WAIT, async {
         match action {
