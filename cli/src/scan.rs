@@ -3,8 +3,8 @@
 //! Whatever is looked at is left as it is: no FIFO is opened but the doors of buses, and no broker started.
 
 mod bus;
-pub(crate) mod content;
-pub(crate) mod fifos;
+mod content;
+mod fifos;
 mod places;
 mod report;
 mod state;

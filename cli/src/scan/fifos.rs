@@ -47,7 +47,7 @@ pub(crate) struct Found {
     pub(crate) left_out: u64,
     /// Whether all processes were looked through in time.
     pub(crate) is_complete: bool,
-    places: HashMap<(Device, u64), usize>,
+    index: HashMap<(Device, u64), usize>,
     wanted: Wanted,
     bounds: Bounds,
 }
@@ -136,7 +136,7 @@ impl Found {
             unreadable: 0,
             left_out: 0,
             is_complete: true,
-            places: HashMap::new(),
+            index: HashMap::new(),
             wanted,
             bounds,
         }
@@ -181,10 +181,10 @@ impl Found {
         };
         let Some(holder) = holder(process, descriptor).filter(|_| wanted) else { return };
         let next = self.fifos.len();
-        let at = *self.places.entry((facts.device, facts.inode)).or_insert(next);
+        let at = *self.index.entry((facts.device, facts.inode)).or_insert(next);
         if at == next {
             if next >= self.bounds.fifos_max {
-                self.places.remove(&(facts.device, facts.inode));
+                self.index.remove(&(facts.device, facts.inode));
                 self.left_out += 1;
                 return;
             }

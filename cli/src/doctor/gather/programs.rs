@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use pipebus_proto::place::Address;
 use tokio::process::Command;
 
 use crate::doctor::facts::{Configuration, Manager, Unit};
@@ -55,14 +54,11 @@ fn parse_units(text: &str) -> Vec<Unit> {
 }
 
 /// Whether the configuration is valid that the broker was started with, or would be.
-pub(super) async fn configuration(bus: &Address, broker: Option<u32>) -> Configuration {
+pub(super) async fn configuration(is_system: bool, broker: Option<u32>) -> Configuration {
     let broker = broker.and_then(Process::of).filter(is_trusted);
     let (file, settings) = match broker {
         Some(broker) => told(&broker.arguments(), broker.working_directory().as_deref()),
-        None => (
-            Some(PathBuf::from(SYSTEM_CONFIGURATION)).filter(|file| *bus == Address::System && file.exists()),
-            Vec::new(),
-        ),
+        None => (Some(PathBuf::from(SYSTEM_CONFIGURATION)).filter(|file| is_system && file.exists()), Vec::new()),
     };
     let program = std::env::current_exe().map_err(|error| error.to_string());
     let program = program.and_then(|own| find_pipebusd(&own).map_err(|error| error.to_string()));
