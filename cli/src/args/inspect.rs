@@ -26,7 +26,7 @@ pub(crate) struct Scan {
 }
 
 const SCAN_EXAMPLES: &str = "\
-Found are the system bus, the session buses that you may see, and buses that a process serves. A bus is
+Found are the system bus, the session buses that you may see, and buses that a process serves. They are:
   alive          a broker serves it; its version and instances are shown if you may ask it
   held           no broker runs; systemd holds the door, and starts one when a client comes
   stale          a broker that was killed has left it behind
@@ -34,9 +34,9 @@ Found are the system bus, the session buses that you may see, and buses that a p
   broken         something is wrong, and what it is stands below
   absent         it is not there; shown only if you name it
 
-Nothing is disturbed: no broker is started, and no FIFO is opened but the doors of buses. Brokers that run are asked how
-they are, and log that a client came and went; a policy that logs refusals logs those. What waits in a FIFO is counted
-through a descriptor that is borrowed from a process for a moment (pidfd_getfd), which needs the right to trace
+Nothing is disturbed: no broker is started, and no FIFO is opened but the doors of buses. Brokers that run are asked how \
+they are, and log that a client came and went; a policy that logs refusals logs those. What waits in a FIFO is counted \
+through a descriptor that is borrowed from a process for a moment (pidfd_getfd), which needs the right to trace \
 it (ptrace): where it says \"needs root\", you have not.
 
 Exit codes: 0 done, 1 failed, 3 a bus that you named is not alive.
@@ -58,7 +58,7 @@ pub(crate) struct Doctor {
 const DOCTOR_EXAMPLES: &str = "\
 Each line is one check: ok, a warning, a problem, or unknown where you may not see. Behind \"mend:\" is what to do about it.
 
-It connects as any client does, which starts the broker where systemd holds the door; it publishes nothing. It asks the
+It connects as any client does, which starts the broker where systemd holds the door; it publishes nothing. It asks the \
 broker for what administrators may see, and whether you may publish and subscribe: a policy that logs refusals logs these.
 
 Exit codes: 0 no problem, 1 a problem or more.
