@@ -151,7 +151,7 @@ mod tests {
     fn of_a_brokers_arguments_only_its_configuration_is_repeated() {
         let check = |words: &[&str], file: Option<&str>, settings: &[&str]| {
             let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-            let (told_file, told_settings) = told(&words, Some(Path::new("/work")));
+            let (told_file, told_settings) = told(&words, Some(Path::new("/srv")));
             assert_eq!(
                 (told_file, told_settings),
                 (file.map(PathBuf::from), settings.iter().map(OsString::from).collect())
@@ -159,7 +159,7 @@ mod tests {
         };
         check(&["pipebusd"], None, &[]);
         check(&["pipebusd", "--bus", "system", "--config", "/a b", "--set=x.y=1"], Some("/a b"), &["x.y=1"]);
-        check(&["pipebusd", "--set", "--print-config", "--config=c.toml"], Some("/work/c.toml"), &["--print-config"]);
+        check(&["pipebusd", "--set", "--print-config", "--config=c.toml"], Some("/srv/c.toml"), &["--print-config"]);
         check(&["pipebusd", "--config"], None, &[]);
     }
 
