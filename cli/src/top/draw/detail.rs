@@ -79,7 +79,6 @@ fn draw_flows(lines: &mut Lines<'_>, detail: &Detail) {
         (goes_out, &row.histories.messages_out, Tone::Out, in_all(status.messages_out, status.bytes_out)),
         (lost, &row.histories.lost, Tone::Alarm, format!("{} messages in all", grouped(status.dropped))),
     ] {
-        let tone = if flow.1 > Some(0.0) { tone } else { Tone::Quiet };
         let theme = lines.theme;
         let area = lines.take(height);
         let text = Line::styled(in_all, theme.style(Tone::Quiet));

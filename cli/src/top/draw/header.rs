@@ -63,23 +63,24 @@ fn draw_title(buffer: &mut Buffer, area: Rect, state: &State, theme: Theme) {
     let bus = format!(" {}", harmless(&status.bus));
     let room = area.width.saturating_sub(width_of(&broker) + 2);
     let (bus, broker) = if room >= width_of(&bus).min(20) { (cut(&bus, room), broker) } else { (bus, String::new()) };
-    Line::styled(broker, theme.style(Tone::Quiet)).right_aligned().render(area, buffer);
-    Line::styled(cut(&bus, area.width), theme.style(Tone::Strong)).render(area, buffer);
+    // As spans, since the style of a line is that of all its area.
+    Line::from(Span::styled(broker, theme.style(Tone::Quiet))).right_aligned().render(area, buffer);
+    Span::styled(cut(&bus, area.width), theme.style(Tone::Strong)).render(area, buffer);
 }
 
 /// The rates on one line.
 fn draw_rates(buffer: &mut Buffer, area: Rect, state: &State, theme: Theme) {
     let of = |rate: fn(&Rates) -> f64| state.rates.as_ref().map(rate);
-    let lost = of(|rates| rates.lost);
-    let spans = [
-        Span::raw(" in "),
-        Span::styled(per_second(of(|rates| rates.messages_in)), theme.style(Tone::In)),
-        Span::raw("  out "),
-        Span::styled(per_second(of(|rates| rates.messages_out)), theme.style(Tone::Out)),
-        Span::raw("  lost "),
-        Span::styled(per_second(lost), theme.style(lost_tone(lost))),
-    ];
-    Line::from_iter(spans).render(area, buffer);
+    let mut spans = Vec::new();
+    for (name, rate, tone) in [
+        (" in ", of(|rates| rates.messages_in), Tone::In),
+        ("  out ", of(|rates| rates.messages_out), Tone::Out),
+        ("  lost ", of(|rates| rates.lost), Tone::Alarm),
+    ] {
+        let (text, tone) = per_second(rate, tone);
+        spans.extend([Span::raw(name), Span::styled(text, theme.style(tone))]);
+    }
+    Line::from(spans).render(area, buffer);
 }
 
 /// What comes in, goes out and is lost, each with its last minutes, and facts beside them.
@@ -103,8 +104,7 @@ fn draw_lines(buffer: &mut Buffer, area: Rect, state: &State, theme: Theme) {
     draw_flow(buffer, lines(each, each), ("out", goes_out, &beside), history, (Tone::Out, theme));
     let lost = of(|rates| rates.lost);
     let beside = format!("{} in all", short(state.status.dropped));
-    let tone = (lost_tone(lost), theme);
-    draw_flow(buffer, lines(2 * each, 1), ("lost", lost, &beside), &state.histories.lost, tone);
+    draw_flow(buffer, lines(2 * each, 1), ("lost", lost, &beside), &state.histories.lost, (Tone::Alarm, theme));
     for ((name, value), y) in facts.into_iter().zip(right.top()..right.bottom()) {
         let spans = [Span::styled(format!("{name:<name_width$}"), theme.style(Tone::Quiet)), Span::raw(value)];
         Line::from_iter(spans).render(Rect { y, height: 1, ..right }, buffer);
@@ -135,12 +135,10 @@ pub(super) fn draw_flow(
     history: &History,
     (tone, theme): (Tone, Theme),
 ) {
-    // Without colour, too, it is to be seen that it is no good sign.
-    let mark = if tone == Tone::Alarm && now > Some(0.0) { "▲" } else { "" };
-    let marked = format!("{mark}{}", per_second(now));
+    let (text, number_tone) = per_second(now, tone);
     let spans = [
         Span::raw(format!(" {name:<5}")),
-        Span::styled(format!("{marked:>7}"), theme.style(tone)),
+        Span::styled(format!("{text:>7}"), theme.style(number_tone)),
         Span::raw(format!("  {beside:>11}")),
     ];
     Line::from_iter(spans).render(Rect { height: 1, ..area }.intersection(area), buffer);
@@ -206,10 +204,9 @@ fn draw_tabs(buffer: &mut Buffer, area: Rect, state: &State, theme: Theme) {
     }
 }
 
-fn per_second(value: Option<f64>) -> String {
-    format!("{}/s", rate(value))
-}
-
-fn lost_tone(rate: Option<f64>) -> Tone {
-    if rate > Some(0.0) { Tone::Alarm } else { Tone::Normal }
+/// A rate, which is quiet if there is none. Without colour, too, it is to be seen which is no good sign.
+fn per_second(value: Option<f64>, tone: Tone) -> (String, Tone) {
+    let is_something = value > Some(0.0);
+    let mark = if is_something && tone == Tone::Alarm { "▲" } else { "" };
+    (format!("{mark}{}/s", rate(value)), if is_something { tone } else { Tone::Quiet })
 }
