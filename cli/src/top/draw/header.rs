@@ -16,11 +16,14 @@ use crate::top::state::{State, View};
 use crate::top::theme::{Theme, Tone};
 
 /// The lines of a header with lines for what comes in, goes out and is lost, and of one where there is less room.
-pub(super) const TALL: u16 = 5;
+const TALL: u16 = 5;
 const LOW: u16 = 3;
 
 /// How many of them are tabs, the last.
-pub(super) const TABS: u16 = 1;
+const TABS: u16 = 1;
+
+/// A screen with fewer columns has less room.
+const TALL_WIDTH_MIN: u16 = 60;
 
 /// The columns of figures in front of the sparklines.
 const FIGURES: u16 = 27;
@@ -31,11 +34,16 @@ const PEAK_WIDTH_MIN: u16 = 36;
 /// How high the header is on a screen of this size.
 pub(super) fn height(area: Rect) -> u16 {
     match (area.width, area.height) {
-        (..60, _) | (_, ..16) => LOW,
+        (..TALL_WIDTH_MIN, _) | (_, ..16) => LOW,
         (_, ..32) => TALL,
         (_, ..48) => TALL + 2,
         _ => TALL + 4,
     }
+}
+
+/// How high it is at least, without its tabs.
+pub(super) fn figures_height(width: u16) -> u16 {
+    if width < TALL_WIDTH_MIN { LOW - TABS } else { TALL - TABS }
 }
 
 pub(super) fn draw(buffer: &mut Buffer, area: Rect, state: &State, theme: Theme) {

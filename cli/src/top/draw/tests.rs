@@ -104,6 +104,7 @@ fn a_broker_that_is_lost_leaves_its_last_picture_grey() {
 fn a_picture_as_text_has_all_rows_and_no_keys() {
     check_text(&text(&busy(), 100, 1000), "text-100.txt");
     assert_eq!(text(&busy(), 100, 2).lines().count(), 7);
+    check_text(&text(&busy(), 40, 1000), "text-40.txt");
 }
 
 #[test]
