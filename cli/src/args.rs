@@ -1,6 +1,7 @@
 //! The arguments of all commands. What they do is in the commands' own files.
 
 pub(crate) mod messages;
+pub(crate) mod orders;
 pub(crate) mod policy;
 
 use std::ffi::OsString;
@@ -13,6 +14,7 @@ use pipebus_proto::place::{Address, AddressError};
 use pipebus_proto::topic::TopicError;
 
 use self::messages::{Publish, Reply, Request, Subscribe};
+use self::orders::{Disconnect, Drain, Log, Reload};
 use self::policy::Policy;
 use crate::bench::args::{BENCH_EXAMPLES, Work};
 use crate::bench::part::Part;
@@ -89,6 +91,14 @@ pub(crate) enum Command {
     Users(Look),
     /// Watch the bus: a live view of instances, topics and users
     Top(Top),
+    /// Disconnect a client, which then stays away
+    Disconnect(Disconnect),
+    /// Let the broker read its policy and its limits anew
+    Reload(Reload),
+    /// Show or change what the broker logs
+    Log(Log),
+    /// Let nobody new in, and end the broker once all have left
+    Drain(Drain),
     /// Tell who may do what
     Policy {
         #[command(subcommand)]

@@ -48,6 +48,10 @@ pub(crate) enum Failure {
     NoTerminal,
     #[error("interrupted; everything that was started has ended")]
     Interrupted,
+    #[error("somebody has called the drain off; the broker goes on")]
+    CalledOff,
+    #[error("interrupted; the broker drains on, unless you call that off with: pipebus drain --cancel")]
+    StillDraining,
 }
 
 impl Failure {
@@ -79,7 +83,9 @@ impl Failure {
             | Failure::Left { .. }
             | Failure::Leaked { .. }
             | Failure::NoTerminal
-            | Failure::Interrupted => FAILED,
+            | Failure::Interrupted
+            | Failure::CalledOff
+            | Failure::StillDraining => FAILED,
         }
     }
 }
@@ -92,6 +98,7 @@ fn client_exit_code(error: &Error) -> u8 {
         | Error::Distrust(_)
         | Error::Version(_)
         | Error::Full(_)
+        | Error::Draining(_)
         | Error::Forbidden(_)
         | Error::TooMany(_)
         | Error::Refused { .. } => REFUSED,
@@ -131,6 +138,7 @@ mod tests {
         check(Error::NoBroker { path: "/x".into() }, 3);
         check(Error::NoPermission { path: "/x".into() }, 4);
         check(Error::Full("the broker has 5 instances".into()), 4);
+        check(Error::Draining("the broker is being drained".into()), 4);
         check(Error::Forbidden("rule 3".into()), 4);
         check(Error::TimedOut { doing: "waiting", after: Duration::from_secs(5) }, 5);
         check(Failure::TooFew { seen: 1, wanted: 2, after: Duration::from_secs(5) }, 5);

@@ -10,6 +10,7 @@ mod failure;
 mod format;
 mod interrupt;
 mod look;
+mod orders;
 mod output;
 mod policy;
 mod publish;
@@ -68,6 +69,10 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             Command::Topics(arguments) => look::topics(bus, arguments).await,
             Command::Users(arguments) => look::users(bus, arguments).await,
             Command::Top(arguments) => top::run(bus, arguments).await,
+            Command::Disconnect(arguments) => orders::disconnect(bus, arguments).await,
+            Command::Reload(arguments) => orders::reload(bus, arguments).await,
+            Command::Log(arguments) => orders::log(bus, arguments).await,
+            Command::Drain(arguments) => orders::drain(bus, arguments).await,
             Command::Policy { question: Policy::Check(arguments) } => policy::check(bus, arguments).await,
             Command::Demo => demo::run().await,
             Command::Bench { work } => bench::run(arguments.bus_flag(), work).await,

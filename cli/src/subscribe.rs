@@ -15,7 +15,7 @@ use tokio::io::Interest;
 use tokio::net::unix::pipe;
 
 use crate::args::messages::{Format, Subscribe};
-use crate::bus::{connect, report_losses};
+use crate::bus::{connect, report_losses, visit};
 use crate::failure::Failure;
 use crate::format::{gap_text, push_gap_json, push_json, push_text};
 use crate::interrupt::{Interrupt, LastResort};
@@ -31,7 +31,9 @@ const UNCOPIED_BYTES_MIN: usize = 64 * 1024;
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(bus: &Address, arguments: &Subscribe) -> Result<(), Failure> {
-    let client = connect(bus, "sub").await?;
+    // Whoever watches the broker's events may do so also while it drains, and does not hold that up.
+    let only_visits = arguments.patterns.iter().all(|pattern| pattern.as_str().starts_with('$'));
+    let client = if only_visits { visit(bus, "sub").await? } else { connect(bus, "sub").await? };
     let mut interrupt = Interrupt::listen()?;
     let last_resort = LastResort::arm()?;
     let losses = tokio::spawn(report_losses(client.link()));

@@ -76,6 +76,7 @@ pub struct Builder {
     name: Option<String>,
     timeout: Duration,
     reconnects: bool,
+    visits: bool,
 }
 
 impl Builder {
@@ -100,15 +101,26 @@ impl Builder {
         self
     }
 
+    /// Whether to come for the broker alone: to ask it, to order it and to hear its events, on topics that begin with `$`,
+    /// and nothing else. Such a client is let in though the broker drains, if the policy lets it order that, and is not
+    /// waited for.
+    #[must_use]
+    pub fn visit(mut self, visit: bool) -> Builder {
+        self.visits = visit;
+        self
+    }
+
     /// Connects to a bus: `session`, `system` or a directory.
     ///
     /// # Errors
-    /// No broker, no permission, a directory not to be trusted, another version, a full broker, or a time-out.
+    /// No broker, no permission, a directory not to be trusted, another version, a full broker or one that drains, or a
+    /// time-out.
     pub async fn connect(self, address: &str) -> Result<Client> {
         let place = address.parse::<Address>()?.place(&transport::surroundings());
         let mut name = self.name.unwrap_or_else(program_name);
         name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
-        let endpoint = Endpoint { place, name, timeout: self.timeout, reconnects: self.reconnects };
+        let (timeout, reconnects, visits) = (self.timeout, self.reconnects, self.visits);
+        let endpoint = Endpoint { place, name, timeout, reconnects, visits };
         let established = endpoint.establish().await?;
         let shared = Arc::new(Shared::new());
         shared.link.send_replace(Link::Up { client: established.welcome.client });
@@ -134,7 +146,7 @@ impl Client {
 
     /// To connect with a name, a time-out, or without reconnecting.
     pub fn builder() -> Builder {
-        Builder { name: None, timeout: TIMEOUT, reconnects: true }
+        Builder { name: None, timeout: TIMEOUT, reconnects: true, visits: false }
     }
 
     /// Publishes a message to all who subscribe to its topic.

@@ -40,6 +40,7 @@ pub(crate) struct Endpoint {
     pub(crate) name: String,
     pub(crate) timeout: Duration,
     pub(crate) reconnects: bool,
+    pub(crate) visits: bool,
 }
 
 /// A connection that the broker has let in.
@@ -54,7 +55,8 @@ impl Endpoint {
     /// Connects once.
     pub(crate) async fn establish(&self) -> Result<Established> {
         let handshake = async {
-            let hello = Control::Hello { version: PROTOCOL_VERSION, name: self.name.clone() };
+            let (version, name) = (PROTOCOL_VERSION, self.name.clone());
+            let hello = if self.visits { Control::Visit { version, name } } else { Control::Hello { version, name } };
             let mut attempt = Attempt::prepare(&self.place, &encode_control(&hello))?;
             attempt.knock(&self.place).await?;
             let mut buffer = BytesMut::new();

@@ -151,6 +151,7 @@ impl Incoming {
             Control::Revoked { topic, purpose, text } => self.shared.handle_revoked(topic, purpose, &text),
             // What only clients say.
             Control::Hello { .. }
+            | Control::Visit { .. }
             | Control::Welcome(_)
             | Control::Declare { .. }
             | Control::Retract { .. }

@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use pipebus_proto::admin::Cause;
 use pipebus_proto::control::{Control, Farewell, Reason, Regarding, Welcome};
 use pipebus_proto::splitter::missing;
 use pipebus_proto::topic::InstanceId;
@@ -23,6 +24,7 @@ use crate::core::bus::describe;
 use crate::core::limits::Limits;
 use crate::core::refused::Refused;
 use crate::episode::{Sort, may_tell_of};
+use crate::events;
 use crate::handshake::{Turn, read_hello, refuse};
 use crate::inlet::Inlet;
 use crate::outbox::{Next, Outbox};
@@ -52,11 +54,12 @@ pub(crate) fn serve(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown:
     let entrance = Box::pin(let_in(broker, arrived, turn, shutdown));
     async {
         let Some(mut instance) = entrance.await else { return };
-        let cause = instance.live().await;
+        let departure = instance.live().await;
         let inlet = &instance.intake.inlet;
         if may_tell_of(&inlet.outbox.owner, Sort::ComesAndGoes) {
-            info!(instance = inlet.id().0, cause, "ended");
+            info!(instance = inlet.id().0, cause = departure.text, "ended");
         }
+        instance.end(departure);
     }
 }
 
@@ -72,7 +75,7 @@ async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shu
     let late = || Refused::new(Reason::Protocol, "no Hello came within the handshake time-out");
     let mut writer = Some(writer);
     let let_in = async {
-        let name = hello.unwrap_or_else(|_| Err(late()))?;
+        let hello = hello.unwrap_or_else(|_| Err(late()))?;
         let (id, outbox) = loop {
             let groups = timeout_at(deadline, broker.groups_of(&peer.identity)).await.map_err(|_| {
                 let text = "who is in which group could not be looked up in time; try again later";
@@ -81,11 +84,11 @@ async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shu
             let make = |limits: &Limits, account: &Arc<Account>| {
                 Outbox::new(limits, account, writer.take(), peer.identity.clone())
             };
-            if let Some(connected) = broker.connect(peer.clone(), groups.as_deref(), name.clone(), make)? {
+            if let Some(connected) = broker.connect(peer.clone(), groups.as_deref(), hello.clone(), make)? {
                 break connected;
             }
         };
-        Ok((id, name, outbox))
+        Ok((id, hello.name, outbox))
     };
     let (id, name, outbox) = match let_in.await {
         Ok(let_in) => let_in,
@@ -103,6 +106,7 @@ async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shu
     if may_tell_of(&peer.identity, Sort::ComesAndGoes) {
         info!(instance = id.0, who = describe(&peer.identity), name, pid = peer.pid, "connected");
     }
+    events::connected(&broker, id, &peer, &name);
     let mut buffer = ReadBuffer::default();
     if !read.is_empty() {
         *buffer.bytes() = read;
@@ -125,11 +129,37 @@ struct Intake {
 }
 
 impl Drop for Instance {
+    /// If it has not ended by itself, there was no more time for it.
     fn drop(&mut self) {
-        let Inlet { broker, outbox, .. } = &self.intake.inlet;
-        // Whoever waits for room in it need not.
-        outbox.end();
-        broker.handle_gone(self.intake.inlet.id(), outbox);
+        self.end(Departure { cause: Cause::Shutdown, text: "the broker ended it" });
+    }
+}
+
+/// Why an instance ends, for programs and for people.
+#[derive(Clone, Copy)]
+struct Departure {
+    cause: Cause,
+    text: &'static str,
+}
+
+impl Departure {
+    const PIPE_CLOSED: Departure = Departure { cause: Cause::PipeClosed, text: "the client's pipe is closed" };
+
+    /// It was told so.
+    fn told(farewell: Farewell) -> Departure {
+        let (cause, text) = match farewell {
+            Farewell::Leaving => (Cause::Left, "the client left"),
+            Farewell::Shutdown => (Cause::Shutdown, "the broker shuts down"),
+            Farewell::Slow => (Cause::Slow, "the client was too slow"),
+            Farewell::Protocol => (Cause::Protocol, "the client broke the protocol"),
+            Farewell::Disconnected => (Cause::Policy, "it may not be here any more"),
+        };
+        Departure { cause, text }
+    }
+
+    /// It was to be told so, and did not read that.
+    fn untold(farewell: Option<Farewell>, text: &'static str) -> Departure {
+        Departure { text, ..Departure::told(farewell.unwrap_or(Farewell::Leaving)) }
     }
 }
 
@@ -148,8 +178,20 @@ enum Ended {
 }
 
 impl Instance {
-    /// Moves frames both ways until the client has gone. Returns why, for the log.
-    async fn live(&mut self) -> &'static str {
+    /// It is no more, if it still was.
+    fn end(&self, departure: Departure) {
+        let Inlet { broker, outbox, .. } = &self.intake.inlet;
+        // Whoever waits for room in it need not.
+        outbox.end();
+        let id = self.intake.inlet.id();
+        let Some(gone) = broker.handle_gone(id, outbox) else { return };
+        let expelled = outbox.expelled().filter(|_| departure.cause == Cause::Policy);
+        let (cause, reason) = expelled.unwrap_or_else(|| (departure.cause, departure.text.to_owned()));
+        events::disconnected(broker, id, &gone, cause, &reason);
+    }
+
+    /// Moves frames both ways until the client has gone. Returns why.
+    async fn live(&mut self) -> Departure {
         let outbox = self.intake.inlet.outbox.clone();
         let mut write = pin!(write_loop(&outbox));
         let ended = {
@@ -171,11 +213,11 @@ impl Instance {
             match ended.await {
                 Ok(ended) => ended,
                 // It was kicked meanwhile.
-                Err(Some(farewell)) => return cause(farewell),
+                Err(Some(farewell)) => return Departure::told(farewell),
                 Err(None) => {
                     // Whatever the client has written before it closed its other pipe is still routed.
                     let _ = Box::pin(timeout(FAREWELL_WAIT, read)).await;
-                    return "the client's pipe is closed";
+                    return Departure::PIPE_CLOSED;
                 }
             }
         };
@@ -193,9 +235,9 @@ async fn take_leave(
     outbox: &Outbox,
     shutdown: &Shutdown,
     patience_max: Duration,
-) -> &'static str {
+) -> Departure {
     let (farewell, patience) = match ended {
-        Ended::Gone => return "the client's pipe is closed",
+        Ended::Gone => return Departure::PIPE_CLOSED,
         Ended::Left => (Farewell::Leaving, patience_max),
         Ended::Violation(refused) => {
             if may_tell_of(&outbox.owner, Sort::Fault) {
@@ -207,30 +249,21 @@ async fn take_leave(
         Ended::Drained => {
             tokio::select! {
                 () = shutdown.reached(Phase::Closing) => {}
-                farewell = &mut write => return farewell.map_or("the client's pipe is closed", cause),
+                farewell = &mut write => return farewell.map_or(Departure::PIPE_CLOSED, Departure::told),
             }
             (Farewell::Shutdown, patience_max)
         }
         Ended::Kicked => {
             // It may be too slow even for a farewell.
             let farewell = timeout(FAREWELL_WAIT, write).await.ok().flatten();
-            return farewell.map_or("disconnected, and did not read why", cause);
+            let untold = || Departure::untold(outbox.farewell(), "disconnected, and did not read why");
+            return farewell.map_or_else(untold, Departure::told);
         }
     };
     outbox.close(farewell);
     match timeout(patience, write).await {
-        Ok(_) => cause(farewell),
-        Err(_) => "did not read what waited for it",
-    }
-}
-
-fn cause(farewell: Farewell) -> &'static str {
-    match farewell {
-        Farewell::Leaving => "the client left",
-        Farewell::Shutdown => "the broker shuts down",
-        Farewell::Slow => "the client was too slow",
-        Farewell::Protocol => "the client broke the protocol",
-        Farewell::Disconnected => "it may not be here any more",
+        Ok(_) => Departure::told(farewell),
+        Err(_) => Departure::untold(Some(farewell), "did not read what waited for it"),
     }
 }
 

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use pipebus_proto::admin::Cause;
 use pipebus_proto::control::{Control, Farewell, Identity, Overflow, RELEASED_MAX, Regarding};
 use pipebus_proto::splitter::Span;
 use pipebus_proto::topic::{InstanceId, TopicId};
@@ -74,6 +75,8 @@ struct State {
     ended: bool,
     /// Set once nothing more is taken.
     farewell: Option<Farewell>,
+    /// Why the client was sent away, if it was.
+    expelled: Option<Box<(Cause, String)>>,
     /// The instance's own loaned messages that nobody reads any more, to be told of.
     released: Vec<u64>,
     /// How many publishers wait for their turn or for room.
@@ -138,6 +141,7 @@ impl Outbox {
             task: None,
             ended: false,
             farewell: None,
+            expelled: None,
             released: Vec::new(),
             waiting: 0,
             looked: Instant::now(),
@@ -259,11 +263,26 @@ impl Outbox {
     }
 
     /// The instance may not be here any more: its client is told why, and disconnected.
-    pub(crate) fn expel(&self, refused: Refused) {
-        info!(instance = self.lock().instance.0, reason = %refused, "disconnected, since the policy has changed");
+    pub(crate) fn expel(&self, refused: Refused, cause: Cause) {
+        let instance = {
+            let mut state = self.lock();
+            state.expelled.get_or_insert_with(|| Box::new((cause, refused.text.clone())));
+            state.instance.0
+        };
+        info!(instance, reason = %refused, "disconnected, since it may not be here any more");
         self.send(&refused.about(Regarding::Connection));
         self.close(Farewell::Disconnected);
         self.wake();
+    }
+
+    /// Why the client was sent away, if it was.
+    pub(crate) fn expelled(&self) -> Option<(Cause, String)> {
+        self.lock().expelled.as_deref().cloned()
+    }
+
+    /// What it is told at its end, once that is known.
+    pub(crate) fn farewell(&self) -> Option<Farewell> {
+        self.lock().farewell
     }
 
     /// Whether the instance is to be disconnected; if not yet, its task is woken then.

@@ -162,6 +162,14 @@ pub enum Control {
         /// Why, for people.
         text: String,
     },
+    /// Client: the first frame, instead of Hello, of one that comes for the broker alone, to ask it, to order it or to hear
+    /// its events. Answered as Hello. It is let in though the broker drains, if the policy lets it order that.
+    Visit {
+        /// [`crate::frame::PROTOCOL_VERSION`] of the client.
+        version: u16,
+        /// What the client calls itself, for people; at most [`NAME_BYTES_MAX`] bytes.
+        name: String,
+    },
 }
 
 /// How many messages one Released can name.
@@ -216,6 +224,8 @@ pub enum Reason {
     Exhausted,
     /// The broker knows no such topic, subscription or service.
     Unknown,
+    /// The broker lets nobody new in, and ends once all have left.
+    Draining,
 }
 
 /// Why somebody says goodbye.

@@ -96,6 +96,7 @@ fn names(control: &Control) -> (&'static str, &'static str) {
         Control::Consumed { .. } => ("consumed", "Consumed"),
         Control::Released { .. } => ("released", "Released"),
         Control::Revoked { .. } => ("revoked", "Revoked"),
+        Control::Visit { .. } => ("visit", "Visit"),
     }
 }
 
@@ -340,6 +341,7 @@ fn controls_of_messages() -> impl Iterator<Item = (&'static str, Control)> {
         ("consumed", Control::Consumed { sender, sequence: 9 }),
         ("released", Control::Released { sequences: vec![9, 10] }),
         ("revoked", Control::Revoked { topic: TopicId(7), purpose: Purpose::Publish, text: "rule 3".to_owned() }),
+        ("visit", Control::Visit { version: 1, name: "status".to_owned() }),
     ]
     .into_iter()
 }

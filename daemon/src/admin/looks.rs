@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::core::bus::{Instance, Subscription};
+use crate::drain;
 use crate::outbox::Outbox;
 
 pub(super) fn status(broker: &Broker) -> Status {
@@ -27,6 +28,7 @@ pub(super) fn status(broker: &Broker) -> Status {
         dropped: broker.ended_dropped.read(),
         memory_bytes: resident_bytes(),
         limits_reached: broker.reviewed.reached().map(|(limit, times)| (limit.key().to_owned(), times)).collect(),
+        draining: drain::state(broker, &bus),
         ..Status::default()
     };
     status.instances = bus.instances().len() as u64;
@@ -48,7 +50,7 @@ pub(super) fn instances(broker: &Broker) -> Vec<InstanceStatus> {
     broker.bus().instances().map(|(id, instance)| instance_status(id, instance)).collect()
 }
 
-fn instance_status(id: InstanceId, instance: &Instance<Arc<Outbox>>) -> InstanceStatus {
+pub(super) fn instance_status(id: InstanceId, instance: &Instance<Arc<Outbox>>) -> InstanceStatus {
     let (counters, fill) = (&instance.to.counters, instance.to.fill());
     let subscriptions = instance.subscriptions.values().map(subscription_status);
     InstanceStatus {
@@ -126,7 +128,7 @@ pub(super) fn topics(broker: &Broker) -> Vec<TopicStatus> {
         .collect()
 }
 
-fn milliseconds_since(start: Instant) -> u64 {
+pub(crate) fn milliseconds_since(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 

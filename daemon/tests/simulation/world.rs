@@ -12,7 +12,7 @@ use pipebus_proto::pattern::Pattern;
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 use pipebus_proto::wire::encode_control;
 use pipebusd::core::account::{Account, Total};
-use pipebusd::core::bus::{Bus, Effect};
+use pipebusd::core::bus::{Bus, Effect, Hello};
 use pipebusd::core::ingress::{Exchange, Ingress, Server, Standing};
 use pipebusd::core::limits::{Limit, Limits};
 use pipebusd::core::policy::{Action, Group, Peer, Policy};
@@ -167,7 +167,8 @@ impl World {
             to
         };
         let groups = self.groups[&user].clone();
-        let connected = self.bus.0.borrow_mut().connect(peer, &groups, "client".to_owned(), make, self.now);
+        let hello = Hello { name: "client".to_owned(), visits: false };
+        let connected = self.bus.0.borrow_mut().connect(peer, &groups, hello, make, self.now);
         self.check_connected(user, connected.as_ref().map(|_| ()).map_err(|refused| refused.reason));
         let Ok(id) = connected else { return self.carry_out() };
         assert_eq!(id.0, to, "ids are never used again");

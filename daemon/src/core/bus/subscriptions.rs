@@ -6,7 +6,7 @@ use pipebus_proto::control::{Identity, Overflow, Reason, Role};
 use pipebus_proto::pattern::Pattern;
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 
-use super::{Bus, Effect, Instance, Subscription, forbidden, gone};
+use super::{Bus, Effect, Instance, Subscription, gone};
 use crate::core::limits::Limit;
 use crate::core::policy::{Action, Group, Subject};
 use crate::core::refused::Refused;
@@ -31,6 +31,7 @@ impl<T: Clone> Bus<T> {
             let text = format!("{pattern} is the broker's own; serve topics that do not start with $");
             return Err(Refused::new(Reason::Forbidden, text));
         }
+        instance.check_errand(pattern.as_str())?;
         self.check_subscriptions(from)?;
         self.judge_pattern(from, role, &pattern)?;
         let instance = self.instances.get_mut(&from).ok_or_else(gone)?;
@@ -97,7 +98,7 @@ impl<T: Clone> Bus<T> {
             return Ok(());
         }
         self.audit(Some(from), &peer, action, Some(pattern.as_str()), &decision);
-        Err(forbidden(&decision, &peer, action, Some(pattern.as_str())))
+        Err(self.deny(Some(from), &peer, action, Some(pattern.as_str()), &decision))
     }
 
     pub(super) fn reroute_matching(&mut self, pattern: &Pattern, instance: InstanceId) {
@@ -141,10 +142,15 @@ impl<T: Clone> Bus<T> {
     }
 
     /// Whether an instance may get what is sent to a topic. Decided here, once for each topic, and not for each message.
+    /// If not, nothing is refused: it gets what else its pattern means.
     fn may_get(&mut self, instance: InstanceId, role: Role, topic: &Topic) -> bool {
         let Some(peer) = self.instances.get(&instance).map(|instance| instance.peer.clone()) else { return false };
-        let groups = self.groups(&peer.identity);
-        self.judge(Some(instance), &peer, &groups, action_of(role, topic.as_str()), Some(topic)).is_ok()
+        let (groups, policy) = (self.groups(&peer.identity), self.policy.clone());
+        let (subject, action) =
+            (Subject { identity: &peer.identity, groups: &groups }, action_of(role, topic.as_str()));
+        let decision = policy.decide(subject, action, Some(topic));
+        self.audit(Some(instance), &peer, action, Some(topic.as_str()), &decision);
+        decision.allowed
     }
 
     /// Whoever may not make publishers wait loses what they would wait for.

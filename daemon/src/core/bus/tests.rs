@@ -1,3 +1,4 @@
+mod draining;
 mod trust;
 
 use super::*;
@@ -45,9 +46,19 @@ impl World {
     }
 
     fn connect(&mut self, uid: u32) -> Result<u32, Reason> {
+        self.connect_for(uid, false)
+    }
+
+    /// One that comes for the broker alone.
+    fn visit(&mut self, uid: u32) -> Result<u32, Reason> {
+        self.connect_for(uid, true)
+    }
+
+    fn connect_for(&mut self, uid: u32, visits: bool) -> Result<u32, Reason> {
         let peer = Peer { identity: Identity::Unix { uid }, pid: None };
         let to = self.bus.last_instance + 1;
-        let id = self.bus.connect(peer, &[], "a client".to_owned(), |_, _| to, self.now);
+        let hello = Hello { name: "a client".to_owned(), visits };
+        let id = self.bus.connect(peer, &[], hello, |_, _| to, self.now);
         id.map(|id| id.0).map_err(|refused| refused.reason)
     }
 

@@ -14,6 +14,7 @@ use crate::core::routes::Route;
 impl<T: Clone> Bus<T> {
     pub(super) fn declare(&mut self, from: InstanceId, name: &str, purpose: Purpose) -> Result<TopicId, Refused> {
         let topic = Topic::new(name).map_err(|error| Refused::new(Reason::Name, error.to_string()))?;
+        self.instances.get(&from).ok_or_else(gone)?.check_errand(topic.as_str())?;
         self.judge_send(from, purpose, &topic)?;
         if topic.is_reserved() && !self.topic_ids.contains_key(&topic) {
             let text = format!("the broker has no topic {topic}; see the list in its documentation");
