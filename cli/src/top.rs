@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, interval_at, sleep};
 
-use crate::bus::connect;
+use crate::bus::visit;
 use crate::failure::Failure;
 use crate::interrupt::{Interrupt, LastResort};
 use crate::look::{TIMEOUT, ask};
@@ -53,7 +53,7 @@ pub(crate) async fn run(bus: &Address, arguments: &Top) -> Result<(), Failure> {
     if !arguments.once {
         Screen::check()?;
     }
-    let client = connect(bus, "top").await?;
+    let client = visit(bus, "top").await?;
     // Whoever may not ask is told before the screen is taken.
     let first = sample::take(client.clone(), View::Instances, Names::default()).await?;
     let state = State::new(first, arguments.sort, arguments.interval, Instant::now());
@@ -216,7 +216,7 @@ impl Live {
     fn order_to_disconnect(&mut self, target: Target) {
         let client = self.client.clone();
         self.orders.spawn(async move {
-            let order = DisconnectOrder { instance: target.id, reason: Some("with pipebus top".to_owned()) };
+            let order = DisconnectOrder { instance: target.id, reason: None };
             let outcome = async {
                 let order = serde_json::to_vec(&order).map_err(|error| error.to_string())?;
                 let answer = client.request(DISCONNECT, order, TIMEOUT).await;

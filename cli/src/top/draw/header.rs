@@ -181,35 +181,55 @@ fn draw_history(buffer: &mut Buffer, area: Rect, history: &History, style: ratat
         .render(area, buffer);
 }
 
+/// The views, and what else is to be known of the list. Where there is no room for both, only the view that is shown.
 fn draw_tabs(buffer: &mut Buffer, area: Rect, state: &State, theme: Theme) {
+    let (mut tabs, mut right) = (tabs(state, &View::ALL, theme), remarks(state, theme));
+    let width = |spans: &[Span<'_>]| spans.iter().map(Span::width).sum::<usize>();
+    let is_too_wide = |tabs: &[Span<'_>], right: &[Span<'_>]| width(tabs) + width(right) > area.width.into();
+    let is_usual = right.len() == 1 && !state.is_paused;
+    if is_too_wide(&tabs, &right) && !is_usual {
+        tabs = self::tabs(state, &[state.view], theme);
+    }
+    while is_too_wide(&tabs, &right) && right.pop().is_some() {}
+    Line::from(tabs).render(area, buffer);
+    Line::from(right).right_aligned().render(area, buffer);
+}
+
+fn tabs<'a>(state: &State, views: &[View], theme: Theme) -> Vec<Span<'a>> {
     let mut spans = Vec::new();
-    for (number, view) in (1..).zip(View::ALL) {
+    for view in views {
         let name = match view {
-            View::Instances => format!(" {number} Instances {} ", grouped(state.status.instances)),
-            View::Topics => format!(" {number} Topics {} ", grouped(state.status.topics)),
-            View::Users => format!(" {number} Users "),
+            View::Instances => format!(" 1 Instances {} ", grouped(state.status.instances)),
+            View::Topics => format!(" 2 Topics {} ", grouped(state.status.topics)),
+            View::Users => " 3 Users ".to_owned(),
         };
-        let is_shown = view == state.view;
-        spans.push(Span::styled(name, theme.style(if is_shown { Tone::Selected } else { Tone::Normal })));
-        spans.push(Span::raw(" "));
+        let tone = if *view == state.view { Tone::Selected } else { Tone::Normal };
+        spans.extend([Span::styled(name, theme.style(tone)), Span::raw(" ")]);
     }
-    let tabs = Line::from(spans);
-    let (all, shown) = state.list().counts();
-    let mut right = Vec::new();
-    if !state.list().filter().is_empty() {
-        let filter = format!("\"{}\": {shown} of {all}  ", harmless(state.list().filter()));
-        right.push(Span::styled(filter, theme.style(Tone::Notice)));
+    spans
+}
+
+/// The most important first.
+fn remarks<'a>(state: &State, theme: Theme) -> Vec<Span<'a>> {
+    let mut remarks = Vec::new();
+    if let Some(draining) = &state.status.draining {
+        let text = format!(" draining, waits for {} ", grouped(draining.instances));
+        remarks.push(Span::styled(text, theme.style(Tone::Alarm)));
     }
-    right.push(match state.is_paused {
-        true => Span::styled(" paused ", theme.style(Tone::Notice).patch(theme.style(Tone::Selected))),
-        false => Span::styled(format!("every {} ", format_duration(state.interval)), theme.style(Tone::Quiet)),
-    });
-    let right = Line::from(right);
-    let room = area.width.saturating_sub(u16::try_from(tabs.width()).unwrap_or(u16::MAX));
-    tabs.render(area, buffer);
-    if usize::from(room) >= right.width() {
-        right.right_aligned().render(area, buffer);
+    if state.is_paused {
+        remarks.push(Span::styled(" paused ", theme.style(Tone::Notice)));
     }
+    let filter = state.list().filter();
+    if !filter.is_empty() {
+        let (all, shown) = state.list().counts();
+        let text = format!(" \"{}\": {shown} of {all} ", harmless(filter));
+        remarks.push(Span::styled(text, theme.style(Tone::Notice)));
+    }
+    if !state.is_paused {
+        let text = format!(" every {} ", format_duration(state.interval));
+        remarks.push(Span::styled(text, theme.style(Tone::Quiet)));
+    }
+    remarks
 }
 
 /// A rate, which is quiet if there is none. Without colour, too, it is to be seen which is no good sign.
