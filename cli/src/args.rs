@@ -73,6 +73,7 @@ Examples:
   pipebus pub sensors/kitchen/temp 21.5            publish a message
   pipebus request host/uptime                      ask whoever serves host/uptime
   pipebus status                                   look at the broker
+  pipebus top                                      watch who is there and what they do
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no broker, 4 refused, 5 took too long.";
 
