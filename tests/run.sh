@@ -9,7 +9,7 @@ source tests/step.sh
 
 # Commands that tests use, and Debian's packages that have them.
 needed=(
-    cc:gcc
+    cc:gcc tmux:tmux tshark:tshark
     unshare:util-linux nsenter:util-linux setpriv:util-linux mount:mount prlimit:util-linux
     /lib/systemd/systemd:systemd systemctl:systemd systemd-analyze:systemd systemd-sysusers:systemd
     bash:bash zsh:zsh fish:fish setsid:util-linux mandoc:mandoc
@@ -31,20 +31,12 @@ install_missing() {
     fi
 }
 
-# It puts the Debian package together. Not optimised, it is built within half a minute.
-install_cargo_deb() {
-    cargo deb --version >/dev/null 2>&1 ||
-        cargo install --quiet --locked --debug --no-default-features cargo-deb@3.8.0 ||
-        echo "cargo-deb can't be installed, and the story of the Debian package will be skipped" >&2
-}
-
 if ! command -v cargo >/dev/null && [[ -f $HOME/.cargo/env ]]; then
     source "$HOME/.cargo/env"
 fi
 command -v cargo >/dev/null || { echo "there is no cargo; see https://rustup.rs" >&2; exit 1; }
 
 step "What the tests need" install_missing
-step "What the package needs" install_cargo_deb
 step "Programs" cargo build --workspace --all-features --bins
 step "Tests" cargo test --workspace --all-features
 finish "All tests have passed"

@@ -1,6 +1,9 @@
 //! The arguments of all commands. What they do is in the commands' own files.
 
 pub(crate) mod messages;
+pub(crate) mod metrics;
+pub(crate) mod monitor;
+pub(crate) mod orders;
 pub(crate) mod policy;
 pub(crate) mod shell;
 
@@ -14,10 +17,14 @@ use pipebus_proto::place::{Address, AddressError};
 use pipebus_proto::topic::TopicError;
 
 use self::messages::{Publish, Reply, Request, Subscribe};
+use self::metrics::Metrics;
+use self::monitor::Monitor;
+use self::orders::{Disconnect, Drain, Log, Reload};
 use self::policy::Policy;
 use self::shell::{Complete, Completions, Man};
 use crate::bench::args::{BENCH_EXAMPLES, Work};
 use crate::bench::part::Part;
+use crate::top::args::Top;
 
 /// Publish, subscribe, ask, and look at a message bus of this machine.
 ///
@@ -73,6 +80,8 @@ pub(crate) enum Command {
     Pub(Publish),
     /// Show what is published to the topics that match
     Sub(Subscribe),
+    /// Show or capture every frame that passes
+    Monitor(Monitor),
     /// Ask whoever serves a topic, and show the answer
     Request(Request),
     /// Answer requests with the output of a command
@@ -87,6 +96,18 @@ pub(crate) enum Command {
     Topics(Look),
     /// List the users who are connected, and what they hold
     Users(Look),
+    /// Show what the broker tells monitoring systems
+    Metrics(Metrics),
+    /// Watch the bus: a live view of instances, topics and users
+    Top(Top),
+    /// Disconnect a client, which then stays away
+    Disconnect(Disconnect),
+    /// Let the broker read its policy and its limits anew
+    Reload(Reload),
+    /// Show or change what the broker logs
+    Log(Log),
+    /// Let nobody new in, and end the broker once all have left
+    Drain(Drain),
     /// Tell who may do what
     Policy {
         #[command(subcommand)]

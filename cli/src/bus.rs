@@ -13,6 +13,12 @@ pub(crate) async fn connect(bus: &Address, command: &str) -> Result<Client, Fail
     Ok(client.connect(&bus.to_string()).await?)
 }
 
+/// The same, for commands that have to do with nobody but the broker: it lets them in also while it drains.
+pub(crate) async fn visit(bus: &Address, command: &str) -> Result<Client, Failure> {
+    let client = Client::builder().name(format!("pipebus {command}")).visit(true);
+    Ok(client.connect(&bus.to_string()).await?)
+}
+
 /// Says so whenever the connection is lost, with the number of messages that are newly in doubt.
 pub(crate) async fn report_losses(mut link: watch::Receiver<Link>) {
     let mut reported = 0;

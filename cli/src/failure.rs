@@ -17,6 +17,10 @@ pub(crate) enum Failure {
     /// Whoever read the standard output has left. Not told to anybody.
     #[error("nobody reads the output")]
     OutputClosed,
+    #[error(
+        "a capture is not for a terminal; name a file, or use a pipe: pipebus monitor --pcapng - | wireshark -k -i -"
+    )]
+    BinaryOnTerminal,
     /// The policy does not allow what was asked about. The answer says so.
     #[error("the policy does not allow it")]
     Denied,
@@ -42,8 +46,16 @@ pub(crate) enum Failure {
     Left { instances: u64 },
     #[error("the broker has kept something of clients that are gone: {what}; please report this")]
     Leaked { what: String },
+    #[error(
+        "this is no terminal to draw on; for text, use: pipebus instances, with --json for programs, or: pipebus top --once"
+    )]
+    NoTerminal,
     #[error("interrupted; everything that was started has ended")]
     Interrupted,
+    #[error("somebody has called the drain off; the broker goes on")]
+    CalledOff,
+    #[error("interrupted; the broker drains on, unless you call that off with: pipebus drain --cancel")]
+    StillDraining,
 }
 
 impl Failure {
@@ -63,6 +75,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Failure::Client(error) => client_exit_code(error),
+            Failure::BinaryOnTerminal => USAGE,
             Failure::Denied => REFUSED,
             Failure::TooFew { .. } | Failure::NoAnswer { .. } | Failure::Stuck { .. } => TIMED_OUT,
             Failure::System { .. }
@@ -74,7 +87,10 @@ impl Failure {
             | Failure::Lossy { .. }
             | Failure::Left { .. }
             | Failure::Leaked { .. }
-            | Failure::Interrupted => FAILED,
+            | Failure::NoTerminal
+            | Failure::Interrupted
+            | Failure::CalledOff
+            | Failure::StillDraining => FAILED,
         }
     }
 }
@@ -87,6 +103,7 @@ fn client_exit_code(error: &Error) -> u8 {
         | Error::Distrust(_)
         | Error::Version(_)
         | Error::Full(_)
+        | Error::Draining(_)
         | Error::Forbidden(_)
         | Error::TooMany(_)
         | Error::Refused { .. } => REFUSED,
@@ -126,6 +143,7 @@ mod tests {
         check(Error::NoBroker { path: "/x".into() }, 3);
         check(Error::NoPermission { path: "/x".into() }, 4);
         check(Error::Full("the broker has 5 instances".into()), 4);
+        check(Error::Draining("the broker is being drained".into()), 4);
         check(Error::Forbidden("rule 3".into()), 4);
         check(Error::TimedOut { doing: "waiting", after: Duration::from_secs(5) }, 5);
         check(Failure::TooFew { seen: 1, wanted: 2, after: Duration::from_secs(5) }, 5);

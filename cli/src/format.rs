@@ -26,7 +26,7 @@ pub(crate) fn push_text(buffer: &mut Vec<u8>, topic: &str, payload: &[u8], style
 }
 
 /// Appends a payload so that it stays on its line and can do a terminal no harm.
-fn push_printable(buffer: &mut Vec<u8>, payload: &[u8]) {
+pub(crate) fn push_printable(buffer: &mut Vec<u8>, payload: &[u8]) {
     if payload.iter().all(|byte| matches!(byte, b' '..=b'~')) {
         return buffer.extend_from_slice(payload);
     }
@@ -106,7 +106,7 @@ struct Object<'a> {
 }
 
 /// A header that was given several times has a list of values.
-fn headers(all: Vec<(String, String)>) -> Map<String, Value> {
+pub(crate) fn headers(all: Vec<(String, String)>) -> Map<String, Value> {
     let mut map = Map::new();
     for (name, value) in all {
         let value = match map.remove(&name) {
@@ -122,13 +122,13 @@ fn headers(all: Vec<(String, String)>) -> Map<String, Value> {
     map
 }
 
-fn push_object(buffer: &mut Vec<u8>, object: &impl Serialize) {
+pub(crate) fn push_object(buffer: &mut Vec<u8>, object: &impl Serialize) {
     // Text and numbers are always JSON, and memory takes all that is written to it.
     let _ = serde_json::to_writer(&mut *buffer, object);
     buffer.push(b'\n');
 }
 
-fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for three in bytes.chunks(3) {

@@ -6,19 +6,19 @@ use std::time::Duration;
 use nix::unistd::{Uid, User};
 use pipebus_client::{Client, Identity, Message, Overflow};
 use pipebus_proto::admin::{
-    self, InstanceStatus, Status, SubscriptionListed, SubscriptionStatus, TopicStatus, UserStatus,
+    self, Draining, InstanceStatus, Status, SubscriptionListed, SubscriptionStatus, TopicStatus, UserStatus,
 };
 use pipebus_proto::place::Address;
 
 use crate::args::Look;
-use crate::bus::connect;
+use crate::bus::visit;
 use crate::failure::Failure;
 use crate::format::escape;
 use crate::output::{self, bytes, grouped, short, time};
 use crate::table::{finish, table, terminal_width};
 
 /// How long the broker may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A client's name may be longer, but then the table would be mostly names.
 const NAME_CHARACTERS_MAX: usize = 20;
@@ -56,7 +56,7 @@ async fn look(
     topic: &str,
     show: impl Fn(&Message) -> pipebus_client::Result<String>,
 ) -> Result<(), Failure> {
-    let client = connect(bus, topic.trim_start_matches("$bus/")).await?;
+    let client = visit(bus, topic.trim_start_matches("$bus/")).await?;
     let answer = ask(&client, topic).await?;
     let mut text = if arguments.json { answer.payload.to_vec() } else { show(&answer)?.into_bytes() };
     text.push(b'\n');
@@ -86,6 +86,7 @@ fn status_lines(status: &Status) -> String {
         ("queued", bytes(status.queued_bytes)),
         ("memory", memory),
         ("limits reached", reached),
+        ("draining", status.draining.as_ref().map(draining).unwrap_or_default()),
     ];
     let mut text = String::new();
     for (key, value) in lines.into_iter().filter(|(_, value)| !value.is_empty()) {
@@ -95,6 +96,18 @@ fn status_lines(status: &Status) -> String {
     }
     text.truncate(text.trim_end().len());
     text
+}
+
+/// What a broker that drains waits for, and for how long.
+pub(crate) fn draining(draining: &Draining) -> String {
+    let instances = match draining.instances {
+        1 => "1 instance".to_owned(),
+        count => format!("{} instances", grouped(count)),
+    };
+    match draining.timeout_ms.map(|left| Duration::from_secs(left.div_ceil(1000))) {
+        Some(left) => format!("waits for {instances} to leave, for {} at most", time(left)),
+        None => format!("waits for {instances} to leave"),
+    }
 }
 
 fn instance_table(instances: &[InstanceStatus], width: Option<u16>) -> String {
@@ -201,10 +214,18 @@ fn subscription(subscription: &SubscriptionStatus) -> String {
     }
 }
 
-/// What it does when it is slow, or that it serves.
-fn kind(subscription: &SubscriptionStatus) -> &'static str {
+/// What it does when it is slow, or that it serves or monitors.
+pub(crate) fn kind(subscription: &SubscriptionStatus) -> &'static str {
     match subscription.overflow {
         _ if subscription.serves => "serves",
+        _ if subscription.monitors => "monitors",
+        overflow => overflow_name(overflow),
+    }
+}
+
+/// As people write it.
+pub(crate) fn overflow_name(overflow: Overflow) -> &'static str {
+    match overflow {
         Overflow::Block => "block",
         Overflow::DropOldest => "drop-oldest",
         Overflow::DropNewest => "drop-newest",
@@ -218,8 +239,12 @@ mod tests {
     use super::*;
 
     fn instance() -> InstanceStatus {
-        let subscription =
-            |pattern: &str, overflow, serves| SubscriptionStatus { pattern: pattern.into(), overflow, serves };
+        let subscription = |pattern: &str, overflow, serves| SubscriptionStatus {
+            pattern: pattern.into(),
+            overflow,
+            serves,
+            monitors: false,
+        };
         InstanceStatus {
             id: 12,
             name: "pipebus sub\u{1b}[2J".into(),
@@ -301,6 +326,15 @@ INSTANCE  NAME  USER        PATTERN      TOPICS  KIND
         assert!(text.contains("uptime         1m 1s\n"), "{text}");
         assert!(text.contains("in             1,000 messages, 2.0 KiB\n"), "{text}");
         assert!(text.ends_with("memory         –"), "{text}");
+    }
+
+    #[test]
+    fn a_broker_that_drains_says_for_what_it_waits() {
+        let of = |instances, timeout_ms| draining(&Draining { draining: true, instances, timeout_ms });
+        assert_eq!(of(1, None), "waits for 1 instance to leave");
+        assert_eq!(of(1200, Some(61_500)), "waits for 1,200 instances to leave, for 1m 2s at most");
+        let status = Status { draining: Some(Draining::default()), ..Status::default() };
+        assert!(status_lines(&status).ends_with("\ndraining       waits for 0 instances to leave"));
     }
 
     #[test]

@@ -11,6 +11,9 @@ mod failure;
 mod format;
 mod interrupt;
 mod look;
+mod metrics;
+mod monitor;
+mod orders;
 mod output;
 mod policy;
 mod publish;
@@ -20,6 +23,7 @@ mod stage;
 mod subscribe;
 mod table;
 mod tether;
+mod top;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -65,6 +69,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         match &arguments.command {
             Command::Pub(arguments) => publish::run(bus, arguments).await,
             Command::Sub(arguments) => subscribe::run(bus, arguments).await,
+            Command::Monitor(arguments) => monitor::run(bus, arguments).await,
             Command::Request(arguments) => request::run(bus, arguments).await,
             Command::Reply(arguments) => reply::run(bus, arguments).await,
             Command::Status(arguments) => look::status(bus, arguments).await,
@@ -72,6 +77,12 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             Command::Subscriptions(arguments) => look::subscriptions(bus, arguments).await,
             Command::Topics(arguments) => look::topics(bus, arguments).await,
             Command::Users(arguments) => look::users(bus, arguments).await,
+            Command::Metrics(arguments) => metrics::run(bus, arguments).await,
+            Command::Top(arguments) => top::run(bus, arguments).await,
+            Command::Disconnect(arguments) => orders::disconnect(bus, arguments).await,
+            Command::Reload(arguments) => orders::reload(bus, arguments).await,
+            Command::Log(arguments) => orders::log(bus, arguments).await,
+            Command::Drain(arguments) => orders::drain(bus, arguments).await,
             Command::Policy { question: Policy::Check(arguments) } => policy::check(bus, arguments).await,
             Command::Demo => demo::run().await,
             Command::Bench { work } => bench::run(arguments.bus_flag(), work).await,

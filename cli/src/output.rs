@@ -2,6 +2,7 @@
 //!
 //! What a message looks like is in [`crate::format`].
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
@@ -13,14 +14,20 @@ use crate::format::escape;
 /// Output is written at the latest when so much of it has been collected.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// The standard output, collected until somebody flushes it.
+/// The standard output or a file, collected until somebody flushes it.
 pub(crate) struct Output {
     pub(crate) buffer: Vec<u8>,
+    file: Option<File>,
 }
 
 impl Output {
     pub(crate) fn new() -> Output {
-        Output { buffer: Vec::with_capacity(2 * BUFFER_BYTES) }
+        Output { buffer: Vec::with_capacity(2 * BUFFER_BYTES), file: None }
+    }
+
+    /// To a file instead of the standard output.
+    pub(crate) fn to_file(file: File) -> Output {
+        Output { file: Some(file), ..Output::new() }
     }
 
     /// To be called after each addition to the buffer.
@@ -33,7 +40,10 @@ impl Output {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let written = write(&self.buffer);
+        let written = match &mut self.file {
+            Some(file) => file.write_all(&self.buffer).map_err(Failure::writing),
+            None => write(&self.buffer),
+        };
         self.buffer.clear();
         written
     }

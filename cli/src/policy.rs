@@ -7,7 +7,7 @@ use pipebus_proto::admin::{POLICY_CHECK, PolicyChecked, PolicyQuestion};
 use pipebus_proto::place::Address;
 
 use crate::args::policy::Check;
-use crate::bus::connect;
+use crate::bus::visit;
 use crate::failure::Failure;
 use crate::look::user;
 use crate::output;
@@ -19,7 +19,7 @@ pub(crate) async fn check(bus: &Address, arguments: &Check) -> Result<(), Failur
     let action = arguments.action.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     let topic = arguments.topic.as_ref().map(ToString::to_string);
     let question = PolicyQuestion { user: arguments.user.clone(), action, topic };
-    let client = connect(bus, "policy").await?;
+    let client = visit(bus, "policy").await?;
     let payload = serde_json::to_vec(&question).map_err(|error| Failure::system("ask", error))?;
     let answer = client.request(POLICY_CHECK, payload, TIMEOUT).await?;
     let checked: PolicyChecked = answer.json()?;

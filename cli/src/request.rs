@@ -7,14 +7,15 @@ use pipebus_client::{Client, Error, Message};
 use pipebus_proto::place::Address;
 
 use crate::args::messages::{AnswerFormat, Request};
-use crate::bus::connect;
+use crate::bus::{connect, visit};
 use crate::failure::Failure;
 use crate::format::push_json;
 use crate::output;
 use crate::publish::message_of;
 
 pub(crate) async fn run(bus: &Address, arguments: &Request) -> Result<(), Failure> {
-    let client = connect(bus, "request").await?;
+    let only_visits = arguments.topic.is_reserved();
+    let client = if only_visits { visit(bus, "request").await? } else { connect(bus, "request").await? };
     let question = arguments.message.as_deref().map(message_of).transpose()?.unwrap_or_default();
     let answer = ask(&client, arguments, question).await?;
     show(&answer, arguments.format.unwrap_or_else(format_for_output))

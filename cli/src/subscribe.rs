@@ -15,7 +15,7 @@ use tokio::io::Interest;
 use tokio::net::unix::pipe;
 
 use crate::args::messages::{Format, Subscribe};
-use crate::bus::{connect, report_losses};
+use crate::bus::{connect, report_losses, visit};
 use crate::failure::Failure;
 use crate::format::{gap_text, push_gap_json, push_json, push_text};
 use crate::interrupt::{Interrupt, LastResort};
@@ -28,10 +28,12 @@ const BATCH: u64 = 1024;
 const UNCOPIED_BYTES_MIN: usize = 64 * 1024;
 
 /// How long leaving the bus may take.
-const CLOSE_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(bus: &Address, arguments: &Subscribe) -> Result<(), Failure> {
-    let client = connect(bus, "sub").await?;
+    // Whoever watches the broker's events may do so also while it drains, and does not hold that up.
+    let only_visits = arguments.patterns.iter().all(|pattern| pattern.as_str().starts_with('$'));
+    let client = if only_visits { visit(bus, "sub").await? } else { connect(bus, "sub").await? };
     let mut interrupt = Interrupt::listen()?;
     let last_resort = LastResort::arm()?;
     let losses = tokio::spawn(report_losses(client.link()));
@@ -75,7 +77,7 @@ async fn show(mut feed: Feed, arguments: &Subscribe, interrupt: &mut Interrupt) 
     ended
 }
 
-async fn deadline(timeout: Option<Duration>) -> Duration {
+pub(crate) async fn deadline(timeout: Option<Duration>) -> Duration {
     match timeout {
         Some(timeout) => tokio::time::sleep(timeout).await,
         None => std::future::pending().await,
@@ -85,7 +87,7 @@ async fn deadline(timeout: Option<Duration>) -> Duration {
 
 /// Waits until whoever read the standard output has left, so that `pipebus sub a | head -1` ends without a second
 /// message. Never returns where that can't be seen, as in a file.
-async fn output_closed() {
+pub(crate) async fn output_closed() {
     // Only watched, so that it need not be made non-blocking, which would be so for all who share it.
     let watch = || pipe::Sender::from_owned_fd_unchecked(io::stdout().as_fd().try_clone_to_owned()?);
     match watch() {

@@ -8,6 +8,7 @@ use pipebus_proto::control::{NAME_BYTES_MAX, Overflow, Role};
 use pipebus_proto::frame::{Flags, Kind};
 use pipebus_proto::pattern::Pattern;
 use pipebus_proto::place::Address;
+use pipebus_proto::record::Watch;
 use pipebus_proto::wire::encode_value;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ use crate::connection::{Endpoint, keep_connected};
 use crate::error::{Error, Result};
 use crate::incoming::call;
 use crate::message::Message;
+use crate::monitor::Monitor;
 use crate::publisher::Publisher;
 use crate::serve::Server;
 use crate::shared::Shared;
@@ -77,6 +79,7 @@ pub struct Builder {
     name: Option<String>,
     timeout: Duration,
     reconnects: bool,
+    visits: bool,
 }
 
 impl Builder {
@@ -101,15 +104,26 @@ impl Builder {
         self
     }
 
+    /// Whether to come for the broker alone: to ask it, to order it and to hear its events, on topics that begin with `$`,
+    /// and nothing else. Such a client is let in though the broker drains, if the policy lets it order that, and is not
+    /// waited for.
+    #[must_use]
+    pub fn visit(mut self, visit: bool) -> Builder {
+        self.visits = visit;
+        self
+    }
+
     /// Connects to a bus: `session`, `system` or a directory.
     ///
     /// # Errors
-    /// No broker, no permission, a directory not to be trusted, another version, a full broker, or a time-out.
+    /// No broker, no permission, a directory not to be trusted, another version, a full broker or one that drains, or a
+    /// time-out.
     pub async fn connect(self, address: &str) -> Result<Client> {
         let place = address.parse::<Address>()?.place(&transport::surroundings());
         let mut name = self.name.unwrap_or_else(program_name);
         name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
-        let endpoint = Endpoint { place, name, timeout: self.timeout, reconnects: self.reconnects };
+        let (timeout, reconnects, visits) = (self.timeout, self.reconnects, self.visits);
+        let endpoint = Endpoint { place, name, timeout, reconnects, visits };
         let established = endpoint.establish().await?;
         let shared = Arc::new(Shared::new());
         shared.link.send_replace(Link::Up { client: established.welcome.client });
@@ -135,7 +149,7 @@ impl Client {
 
     /// To connect with a name, a time-out, or without reconnecting.
     pub fn builder() -> Builder {
-        Builder { name: None, timeout: TIMEOUT, reconnects: true }
+        Builder { name: None, timeout: TIMEOUT, reconnects: true, visits: false }
     }
 
     /// Publishes a message to all who subscribe to its topic.
@@ -220,6 +234,46 @@ impl Client {
         let pattern = Pattern::new(pattern)?;
         let (number, inbox) = self.handle.shared.subscribe(pattern.clone(), Role::Subscribe, overflow).await?;
         Ok(Subscription { handle: self.handle.clone(), number, pattern, inbox, current: None })
+    }
+
+    /// Monitors all topics that match: gets a record of each frame that passes there, be it a message, a request or a
+    /// reply, as far as `watch` wants it. `**` means all topics but the broker's own; control frames are recorded on
+    /// [`CONTROL_TOPIC`](pipebus_proto::record::CONTROL_TOPIC).
+    ///
+    /// It is announced: on `$bus/events/monitor`, and in what the broker says of this client. A client gets each record
+    /// once, by the first of its living monitors that matches the topic, and each of its monitors that matches the topic
+    /// gets that.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (_bus, address) = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/example_bus.rs"));
+    /// # let client = pipebus_client::Client::connect(&address).await?;
+    /// use pipebus_client::{Observation, Watch};
+    /// let mut monitor = client.monitor("sensors/**", Watch { capture_bytes: 2, ..Watch::default() }).await?;
+    /// client.publish("sensors/kitchen/temp", "21.5").await?;
+    /// if let Some(Observation::Record(record)) = monitor.next().await {
+    ///     assert_eq!((record.topic.as_str(), record.subscribers), ("sensors/kitchen/temp", 0));
+    ///     assert_eq!((record.head.body, record.payload(), record.is_cut()), (4, &b"21"[..], true));
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The pattern is malformed or not allowed, this client has too many subscriptions, or is closed.
+    pub async fn monitor(&self, pattern: &str, watch: Watch) -> Result<Monitor> {
+        self.monitor_with(pattern, watch, Overflow::DropNewest).await
+    }
+
+    /// Monitors, and says what is lost when this client is slow: with [`Overflow::DropOldest`] the oldest records that
+    /// wait, with any other the new ones.
+    ///
+    /// # Errors
+    /// As [`Client::monitor`].
+    pub async fn monitor_with(&self, pattern: &str, watch: Watch, overflow: Overflow) -> Result<Monitor> {
+        let pattern = Pattern::new(pattern)?;
+        let (number, inbox) = self.handle.shared.subscribe(pattern.clone(), Role::Monitor(watch), overflow).await?;
+        Ok(Monitor { handle: self.handle.clone(), number, pattern, inbox, current: None })
     }
 
     /// Asks whoever serves the topic, and waits for the answer.

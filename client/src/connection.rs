@@ -44,6 +44,7 @@ pub(crate) struct Endpoint {
     pub(crate) name: String,
     pub(crate) timeout: Duration,
     pub(crate) reconnects: bool,
+    pub(crate) visits: bool,
 }
 
 /// A connection that the broker has let in.
@@ -79,7 +80,8 @@ impl Endpoint {
     }
 
     async fn attempt(&self) -> Result<Established> {
-        let hello = Control::Hello { version: PROTOCOL_VERSION, name: self.name.clone() };
+        let (version, name) = (PROTOCOL_VERSION, self.name.clone());
+        let hello = if self.visits { Control::Visit { version, name } } else { Control::Hello { version, name } };
         let mut attempt = Attempt::prepare(&self.place, &encode_control(&hello))?;
         let mut buffer = BytesMut::new();
         let Attempt { reader, door, .. } = &mut attempt;

@@ -51,6 +51,9 @@ pub enum Error {
     /// The broker, this program or the bus's file system has run out of something, such as file descriptors or space.
     #[error("{0}")]
     Exhausted(String),
+    /// The broker lets nobody new in, and ends once all have left.
+    #[error("{0}")]
+    Draining(String),
     /// The broker's policy says no.
     #[error("not allowed: {0}")]
     Forbidden(String),
@@ -154,6 +157,7 @@ impl Error {
             Reason::BrokerFull | Reason::UserFull => Error::Full(text),
             Reason::Exhausted => Error::Exhausted(text),
             Reason::TooMany => Error::TooMany(text),
+            Reason::Draining => Error::Draining(text),
             reason => Error::Refused { reason, text },
         }
     }

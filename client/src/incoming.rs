@@ -16,6 +16,7 @@ use crate::message::{Message, Origin, Sender};
 use crate::reassembly::{Fit, Reassembly, Unfinished};
 use crate::run::Run;
 use crate::shared::Shared;
+use crate::shared::link::Inboxes;
 use crate::shared::sending::Outbound;
 use crate::subscription::{Gap, GapCause};
 
@@ -30,9 +31,6 @@ pub(crate) struct Incoming {
     /// Why the broker is about to say goodbye.
     refusal: Option<Error>,
 }
-
-/// Those that get a topic's messages, and those that get its requests.
-type Inboxes = (Vec<Arc<Inbox>>, Vec<Arc<Inbox>>);
 
 /// A topic, and the inboxes that get what comes on it.
 struct Known {
@@ -65,13 +63,20 @@ impl Incoming {
                 Err(_) => Ok(true),
             };
         }
+        if span.kind == Kind::Record {
+            // Of what its sender has sent to others, so it says nothing of what that has not finished here.
+            let run = |origin| Run::new(origin, &span);
+            self.handle_run(span.topic, span.sender, run, |inboxes| &inboxes.watching).await;
+            return Ok(true);
+        }
         if span.loaned {
             // It has been read, whether anybody here wants it or not.
             self.shared.consume(span.sender, span.last);
         }
         self.forget_unfinished(span.sender);
         if span.kind == Kind::Message {
-            self.handle_run(span.topic, span.sender, |origin| Run::new(origin, &span)).await;
+            let run = |origin| Run::new(origin, &span);
+            self.handle_run(span.topic, span.sender, run, |inboxes| &inboxes.listening).await;
         } else if let Some(Frame { head, .. }) = span.iter().next() {
             self.handle_call(head, span.bytes).await;
         }
@@ -106,7 +111,8 @@ impl Incoming {
         }
         match self.reassembly.finish(fragment.sender) {
             Some((head, frame)) if head.kind == Kind::Message => {
-                self.handle_run(head.topic, head.sender, |origin| Run::whole(origin, frame)).await;
+                let run = |origin| Run::whole(origin, frame);
+                self.handle_run(head.topic, head.sender, run, |inboxes| &inboxes.listening).await;
             }
             Some((head, frame)) => self.handle_call(head, frame).await,
             None => {}
@@ -152,6 +158,7 @@ impl Incoming {
             Control::Revoked { topic, purpose, text } => self.shared.handle_revoked(topic, purpose, &text),
             // What only clients say.
             Control::Hello { .. }
+            | Control::Visit { .. }
             | Control::Welcome(_)
             | Control::Declare { .. }
             | Control::Retract { .. }
@@ -178,9 +185,9 @@ impl Incoming {
     fn handle_gap(&mut self, topic: TopicId, messages: u64, cause: GapCause) {
         let messages = Some(messages);
         let inboxes = match self.known(topic) {
-            Some((name, (inboxes, _))) => {
+            Some((name, Inboxes { listening, watching, .. })) => {
                 let gap = Gap { messages, topic: Some(name.clone()), cause };
-                for inbox in inboxes {
+                for inbox in listening.iter().chain(watching) {
                     inbox.push(Item::Gap(gap.clone()));
                 }
                 return;
@@ -193,11 +200,17 @@ impl Incoming {
         }
     }
 
-    /// Messages for all who subscribe to their topic.
-    async fn handle_run(&mut self, topic: TopicId, sender: InstanceId, run: impl FnOnce(Arc<Origin>) -> Run) {
+    /// Messages or records for all who want them.
+    async fn handle_run(
+        &mut self,
+        topic: TopicId,
+        sender: InstanceId,
+        run: impl FnOnce(Arc<Origin>) -> Run,
+        wanting: impl FnOnce(&Inboxes) -> &Vec<Arc<Inbox>>,
+    ) {
         let Some(origin) = self.origin(topic, sender) else { return };
-        let Some((_, (listening, _))) = self.known(topic) else { return };
-        let inboxes = listening.clone();
+        let Some((_, inboxes)) = self.known(topic) else { return };
+        let inboxes = wanting(inboxes).clone();
         let run = run(origin);
         for inbox in &inboxes {
             inbox.push(Item::Run(run.clone()));
@@ -212,8 +225,9 @@ impl Incoming {
         let connection = self.shared.connection();
         let Some(origin) = self.origin(head.topic, head.sender) else { return };
         let Some(message) = Run::whole(origin, frame).next() else { return };
-        let Some((_, (_, serving))) = self.known(head.topic) else { return };
-        let taken = serving
+        let Some((_, inboxes)) = self.known(head.topic) else { return };
+        let taken = inboxes
+            .serving
             .first()
             .cloned()
             .filter(|inbox| inbox.push(Item::Request { head, message: message.clone(), connection }));

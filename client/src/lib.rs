@@ -26,6 +26,16 @@
 //! that carries messages of 32 KiB or more to 1 MiB. For such messages a client keeps at most 32 MiB of pages that it
 //! lends to its pipe; see [`Loan`].
 
+/// The guide for developers, so that its examples are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/developers.md")]
+mod guide {}
+
+/// The README, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}
+
 pub mod blocking;
 mod client;
 mod connection;
@@ -34,6 +44,7 @@ mod inbox;
 mod incoming;
 mod loan;
 mod message;
+mod monitor;
 mod outgoing;
 mod pages;
 mod publisher;
@@ -51,7 +62,10 @@ pub use client::{Builder, Client};
 pub use error::{Error, Result};
 pub use loan::Loan;
 pub use message::{Message, Sender};
-pub use pipebus_proto::control::{Failure, Identity, Overflow, Reason};
+pub use monitor::{Monitor, Observation, Record};
+pub use pipebus_proto::control::{Control, Failure, Identity, Overflow, Reason};
+pub use pipebus_proto::frame::{Flags, Head, Kind, Metadata, Part};
+pub use pipebus_proto::record::{CAPTURE_BYTES_MAX, CONTROL_TOPIC, Kinds, Watch};
 pub use pipebus_proto::topic::{InstanceId, Topic};
 pub use pipebus_proto::wire::{decode_value, encode_value};
 pub use publisher::Publisher;

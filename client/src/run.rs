@@ -78,6 +78,15 @@ impl Run {
         })
     }
 
+    /// Takes the next frame: its head and its body.
+    pub(crate) fn next_frame(&mut self) -> Option<(Head, Bytes)> {
+        let (head, end) = self.frame_at(self.at)?;
+        let body = self.frames.slice(self.at + HEAD_BYTES..end);
+        self.at = end;
+        self.messages = self.messages.saturating_sub(1);
+        Some((head, body))
+    }
+
     /// The bytes that it keeps in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.frames.len()

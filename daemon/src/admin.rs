@@ -3,48 +3,89 @@
 //! Who may ask is the policy's to say, when the topic is declared.
 
 mod looks;
+mod orders;
 mod policy_check;
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
-use pipebus_proto::admin::{INSTANCES, LIMIT_EVENT, POLICY_CHECK, STATUS, SUBSCRIPTIONS, TOPICS, USERS};
+use pipebus_proto::admin::{
+    CONNECT_EVENT, DISCONNECT, DISCONNECT_EVENT, DRAIN, DRAIN_EVENT, GAP_EVENT, INSTANCES, LEFT_OUT_EVENT, LIMIT_EVENT,
+    LOG, METRICS, MONITOR_EVENT, POLICY_CHECK, POLICY_EVENT, RELOAD, RELOAD_EVENT, STATUS, SUBSCRIPTIONS, TOPICS,
+    USERS,
+};
 use pipebus_proto::control::Overflow;
 use pipebus_proto::frame::{Call, Flags, Head, Kind, Metadata};
+use pipebus_proto::record::CONTROL_TOPIC;
 use pipebus_proto::splitter::{Span, next_span};
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 use pipebus_proto::wire::{encode_metadata, for_each_frame};
 use serde::Serialize;
+use tracing::info;
 
 use crate::broker::Broker;
+use crate::core::bus::describe;
 use crate::core::queue::Introductions;
+use crate::metrics;
 use crate::outbox::Outbox;
+use crate::reload::reload;
+
+pub(crate) use self::looks::milliseconds_since;
 
 /// More than the metadata of an answer.
 const METADATA_BYTES: u64 = 64;
 
-/// The topics on which the broker answers or tells of events.
+/// Where it answers.
+const QUESTIONS: [&str; 7] = [STATUS, INSTANCES, SUBSCRIPTIONS, TOPICS, USERS, METRICS, POLICY_CHECK];
+
+/// Where it obeys.
+const ORDERS: [&str; 4] = [DISCONNECT, RELOAD, LOG, DRAIN];
+
+/// Where it tells of events.
+const EVENTS: [&str; 9] = [
+    CONNECT_EVENT,
+    DISCONNECT_EVENT,
+    GAP_EVENT,
+    LIMIT_EVENT,
+    POLICY_EVENT,
+    RELOAD_EVENT,
+    DRAIN_EVENT,
+    MONITOR_EVENT,
+    LEFT_OUT_EVENT,
+];
+
+/// The topics on which the broker answers, obeys, or tells of events, and that of what it and its clients say to each other.
 pub(crate) fn topics() -> Vec<Topic> {
-    [STATUS, INSTANCES, SUBSCRIPTIONS, TOPICS, USERS, POLICY_CHECK, LIMIT_EVENT]
-        .into_iter()
-        .filter_map(|name| Topic::new(name).ok())
-        .collect()
+    let all = [&QUESTIONS[..], &ORDERS, &EVENTS, &[CONTROL_TOPIC]].concat();
+    all.into_iter().filter_map(|name| Topic::new(name).ok()).collect()
 }
 
 /// Answers a request to one of the broker's topics.
 pub(crate) async fn answer(
-    broker: &Broker,
+    broker: &Arc<Broker>,
     topic: &Topic,
     question: &[u8],
     id: TopicId,
     call: Call,
     requester: &Outbox,
 ) {
+    let by = call.requester;
+    if ORDERS.contains(&topic.as_str()) {
+        info!(order = topic.as_str(), by = by.0, who = describe(&requester.owner), "ordered by an administrator");
+    }
     let json = match topic.as_str() {
         STATUS => written(&looks::status(broker)),
         INSTANCES => written(&looks::instances(broker)),
         SUBSCRIPTIONS => written(&looks::subscriptions(broker)),
         TOPICS => written(&looks::topics(broker)),
         USERS => written(&looks::users(broker)),
+        METRICS => metrics::answer(broker, question),
         POLICY_CHECK => policy_check::answer(broker, question).await.and_then(|checked| written(&checked)),
+        DISCONNECT => orders::disconnect(broker, question, by, &requester.owner).and_then(|status| written(&status)),
+        RELOAD => reload(broker).await.and_then(|reloaded| written(&reloaded)),
+        LOG => orders::log(broker, question).and_then(|filter| written(&filter)),
+        DRAIN => orders::drain(broker, question, by).and_then(|draining| written(&draining)),
+        CONTROL_TOPIC => Err(format!("{topic} is only to be monitored, and answers nothing")),
         _ => Err(format!("{topic} tells of events and answers nothing; subscribe to it")),
     };
     let max = broker.routes().message_bytes_max();

@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use pipebus_proto::control::Identity;
 use tracing::{info, warn};
 
-use crate::core::bus::{Entry, describe};
+use crate::core::bus::decisions::Entry;
+use crate::core::bus::describe;
 
 /// How many are logged of each user in a second: nobody is to fill the log, nor to hide among others what it does.
 const ENTRIES_PER_SECOND_MAX: u64 = 20;

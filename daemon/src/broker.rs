@@ -1,15 +1,19 @@
 //! Broker: the lock around the bus, for control, and the snapshot of its routes, for messages.
 
+mod monitor;
+
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use pipebus_proto::admin::Cause;
 use pipebus_proto::control::{Control, Identity, Purpose, Reason};
 use pipebus_proto::frame::Call;
 use pipebus_proto::place::Place;
+use pipebus_proto::record::CONTROL_TOPIC;
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 use pipebus_proto::wire::encode_control;
 use tokio::time::Instant;
@@ -18,13 +22,17 @@ use tracing::warn;
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::core::account::Account;
-use crate::core::bus::{Bus, Effect, describe};
+use crate::core::bus::{Bus, Effect, Hello, Instance, describe};
 use crate::core::ingress::{Exchange, Server, Standing};
+use crate::core::latency::Latency;
 use crate::core::limits::{Limit, Limits};
 use crate::core::policy::{Group, Peer, Policy};
 use crate::core::refused::Refused;
 use crate::core::routes::Routes;
-use crate::counters::{Counter, Counters};
+use crate::counters::{Counter, Counters, Tally};
+use crate::drain::Drain;
+use crate::events::Events;
+use crate::host::{Host, Nobody};
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::review::Reviewed;
@@ -39,6 +47,8 @@ pub(crate) struct Broker {
     pub(crate) config: Config,
     pub(crate) place: Place,
     pub(crate) started: Instant,
+    /// The same by the machine's clock, for others.
+    pub(crate) started_at: SystemTime,
     /// Who owns the bus: the user that the broker runs as.
     pub(crate) owner: Identity,
     bus: Mutex<Bus<Arc<Outbox>>>,
@@ -47,10 +57,18 @@ pub(crate) struct Broker {
     pub(crate) ended: Counters,
     /// Messages that they lost.
     pub(crate) ended_dropped: Counter,
+    /// What has happened to clients.
+    pub(crate) tally: Arc<Tally>,
+    /// How long messages are here, of those that are timed.
+    pub(crate) latency: Arc<Latency>,
     /// The broker's own answers.
     pub(crate) sequence: Counter,
-    /// The number of its last event.
-    last_event: Mutex<u64>,
+    pub(crate) events: Events,
+    pub(crate) drain: Drain,
+    /// Held while the configuration is read anew: once at a time.
+    pub(crate) reloading: tokio::sync::Mutex<()>,
+    /// The program that this broker runs in, once it has said so.
+    pub(crate) host: OnceLock<Box<dyn Host>>,
     /// The policy as it is written.
     pub(crate) rules: ArcSwap<Vec<RuleSection>>,
     pub(crate) membership: Arc<Membership>,
@@ -58,6 +76,8 @@ pub(crate) struct Broker {
     pub(crate) reviewed: Reviewed,
     /// A SenderInfo frame of the broker itself.
     pub(crate) introduction: Bytes,
+    /// The topic of what it and its clients say to each other.
+    pub(crate) control: Option<TopicId>,
 }
 
 impl Broker {
@@ -67,12 +87,19 @@ impl Broker {
         Broker {
             place,
             started: Instant::now(),
+            control: Topic::new(CONTROL_TOPIC).ok().and_then(|topic| bus.topic(&topic)),
+            started_at: SystemTime::now(),
             routes: ArcSwap::from_pointee(bus.routes()),
+            events: Events::new(own.iter().filter_map(|topic| Some((topic.clone(), bus.topic(topic)?)))),
             bus: Mutex::new(bus),
+            drain: Drain::default(),
+            reloading: tokio::sync::Mutex::default(),
+            host: OnceLock::new(),
             ended: Counters::default(),
             ended_dropped: Counter::default(),
+            tally: Arc::default(),
+            latency: Arc::default(),
             sequence: Counter::default(),
-            last_event: Mutex::default(),
             rules: ArcSwap::from_pointee(config.policy.rules.clone()),
             membership: Arc::new(Membership::new(config.groups_lifetime())),
             audit: Audit::default(),
@@ -98,7 +125,7 @@ impl Broker {
         &self,
         peer: Peer,
         groups: Option<&[Group]>,
-        name: String,
+        hello: Hello,
         make: impl FnOnce(&Limits, &Arc<Account>) -> Outbox,
     ) -> Result<Option<(InstanceId, Arc<Outbox>)>, Refused> {
         let mut bus = self.bus();
@@ -108,9 +135,10 @@ impl Broker {
         let mut made = None;
         let make = |limits: &Limits, account: &Arc<Account>| made.insert(Arc::new(make(limits, account))).clone();
         let now = Instant::now().into_std();
-        let connected = bus.connect(peer, groups.unwrap_or_default(), name, make, now);
+        let connected = bus.connect(peer, groups.unwrap_or_default(), hello, make, now);
         self.carry_out(&mut bus);
         let id = connected?;
+        self.tally.connected.add(1);
         let outbox = made.ok_or_else(|| Refused::new(Reason::Exhausted, "nothing was made for the client"))?;
         Ok(Some((id, outbox)))
     }
@@ -186,13 +214,19 @@ impl Broker {
         self.carry_out(&mut bus);
     }
 
-    pub(crate) fn handle_gone(&self, instance: InstanceId, outbox: &Outbox) {
+    /// Forgets an instance. Returns what was known of it, unless it was gone already.
+    pub(crate) fn handle_gone(&self, instance: InstanceId, outbox: &Outbox) -> Option<Box<Instance<Arc<Outbox>>>> {
         let mut bus = self.bus();
-        bus.handle_gone(instance);
+        let gone = bus.handle_gone(instance)?;
         self.carry_out(&mut bus);
         // Under the lock, so that whoever counts finds each instance here or there.
         self.ended.absorb(&outbox.counters);
         self.ended_dropped.add(outbox.fill().dropped);
+        outbox.farewell().into_iter().for_each(|farewell| self.tally.ended.count(farewell));
+        if bus.awaited() == Some(0) {
+            self.drain.ring();
+        }
+        Some(gone)
     }
 
     pub(crate) fn handle_unheard(&self, call: Call) {
@@ -219,8 +253,9 @@ impl Broker {
         self.bus.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn last_event(&self) -> MutexGuard<'_, u64> {
-        self.last_event.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The program that this broker runs in.
+    pub(crate) fn host(&self) -> &dyn Host {
+        self.host.get().map_or(&Nobody, |host| &**host)
     }
 
     /// Does what the core says, in its order and under its lock, so that an answer never overtakes the routes.
@@ -237,15 +272,26 @@ impl Broker {
             }
             match effect {
                 Effect::RoutesChanged => {}
-                Effect::Send { to, control } => to.send(&control),
+                Effect::Send { to, control } => self.say(&to, &control),
                 Effect::TopicGone(topic) => bus.instances().for_each(|(_, i)| i.to.forget_topic(topic)),
                 Effect::SenderGone(sender) => bus.instances().for_each(|(_, i)| i.to.forget_sender(sender)),
-                Effect::Expel { to, refused } => to.expel(refused),
+                Effect::Expel { to, refused } => self.expel(&to, refused, Cause::Policy),
+                Effect::Monitors { instance, peer, name, patterns } => {
+                    monitor::announce(self, instance, &peer, &name, &patterns);
+                }
                 Effect::Audit(entry) => self.audit.log(&entry),
             }
         }
         if routes_changed {
             self.routes.store(Arc::new(bus.routes()));
+        }
+    }
+
+    fn count_no(&self, control: &Control) {
+        match control {
+            Control::Refused { reason, .. } => self.tally.refused.count(*reason),
+            Control::RequestFailed { failure, .. } => self.tally.unanswered.count(*failure),
+            _ => {}
         }
     }
 }
@@ -260,6 +306,7 @@ impl Exchange<Arc<Outbox>> for Broker {
         let mut bus = self.bus();
         let server = bus.handle_request(topic, call);
         self.carry_out(&mut bus);
+        self.tally.requests.add(u64::from(server.is_ok()));
         server.ok()
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Durations and sizes are integers with their unit in the key here, and nowhere else.
 
+mod metrics;
+
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use pipebus_proto::frame::BODY_BYTES_MAX;
 use pipebus_proto::place::{Address, AddressError};
 use serde::{Deserialize, Serialize};
 
+pub use self::metrics::MetricsSection;
 use crate::core::limits::{Limits, Rate};
 use crate::rules::RuleSection;
 use crate::transport::Access;
@@ -40,6 +43,8 @@ pub struct Config {
     pub queue: QueueSection,
     /// How long things may take.
     pub timeouts: TimeoutsSection,
+    /// Where metrics are written to.
+    pub metrics: MetricsSection,
     /// What is logged, and how.
     pub log: LogSection,
 }
@@ -305,6 +310,7 @@ impl Config {
             ("[bus]", self.bus == other.bus),
             ("[door]", self.door == other.door),
             ("[timeouts]", self.timeouts == other.timeouts),
+            ("[metrics]", self.metrics == other.metrics),
             ("[log]", self.log == other.log),
             ("policy.groups_lifetime_ms", self.policy.groups_lifetime_ms == other.policy.groups_lifetime_ms),
         ];
@@ -343,6 +349,7 @@ impl Config {
             ("timeouts.handshake_ms", self.timeouts.handshake_ms),
             ("timeouts.shutdown_ms", self.timeouts.shutdown_ms),
             ("policy.groups_lifetime_ms", self.policy.groups_lifetime_ms),
+            ("metrics.interval_ms", self.metrics.interval_ms),
         ];
         if let Some((key, _)) = counts.iter().chain(&times).find(|(_, value)| *value == 0) {
             return Err(format!("{key}: 0 would allow nothing; give it at least 1"));
@@ -365,6 +372,7 @@ impl Config {
                 self.queue.bytes_max
             ));
         }
+        self.metrics.check()?;
         let (least, most) = (BODY_BYTES_MAX as u64, 1 << 30);
         if !(least..=most).contains(&limits.message_bytes_max) {
             return Err(format!("limits.message_bytes_max: must be from {least} to {most}"));

@@ -1,6 +1,8 @@
-//! Counters: what has passed an instance, and the broker as a whole.
+//! Counters: what has passed an instance, and the broker as a whole; and how often what has happened to clients.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use pipebus_proto::control::{Failure, Farewell, Reason};
 
 /// A count that many tasks add to. Counts order nothing else, so their order does not matter.
 #[derive(Debug, Default)]
@@ -18,6 +20,58 @@ impl Counter {
 
     pub(crate) fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts of things that are of a few kinds.
+#[derive(Debug)]
+pub(crate) struct ByKind<K, const N: usize>([(K, Counter); N]);
+
+impl<K: Copy + PartialEq, const N: usize> ByKind<K, N> {
+    fn of(kinds: [K; N]) -> ByKind<K, N> {
+        ByKind(kinds.map(|kind| (kind, Counter::default())))
+    }
+
+    /// Counts one more.
+    pub(crate) fn count(&self, kind: K) {
+        self.0.iter().filter(|(known, _)| *known == kind).for_each(|(_, counter)| counter.add(1));
+    }
+
+    pub(crate) fn read(&self) -> impl Iterator<Item = (K, u64)> {
+        self.0.iter().map(|(kind, counter)| (*kind, counter.read()))
+    }
+}
+
+/// How often what has happened to clients, since the broker started.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    /// They were let in.
+    pub(crate) connected: Counter,
+    /// They were not.
+    pub(crate) turned_away: ByKind<Reason, { Reason::ALL.len() }>,
+    /// Those who were let in are no more.
+    pub(crate) ended: ByKind<Farewell, 5>,
+    /// They were refused something.
+    pub(crate) refused: ByKind<Reason, { Reason::ALL.len() }>,
+    /// They knocked, and that led nowhere.
+    pub(crate) unfit_knocks: Counter,
+    /// What they asked went to a server, or to the broker.
+    pub(crate) requests: Counter,
+    /// They were told that nobody will answer.
+    pub(crate) unanswered: ByKind<Failure, 5>,
+}
+
+impl Default for Tally {
+    fn default() -> Tally {
+        Tally {
+            connected: Counter::default(),
+            turned_away: ByKind::of(Reason::ALL),
+            ended: ByKind::of(Farewell::ALL),
+            refused: ByKind::of(Reason::ALL),
+            unfit_knocks: Counter::default(),
+            requests: Counter::default(),
+            unanswered: ByKind::of(Failure::ALL),
+        }
     }
 }
 

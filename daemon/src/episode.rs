@@ -48,6 +48,8 @@ pub(crate) enum Sort {
     ComesAndGoes,
     /// That one did wrong, or was too slow.
     Fault,
+    /// That one watches others, or has ceased to.
+    Monitors,
 }
 
 /// What is told of one user's clients.

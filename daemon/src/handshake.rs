@@ -16,7 +16,7 @@ use tokio::io::Interest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::info;
 
-use crate::core::bus::describe;
+use crate::core::bus::{Hello, describe};
 use crate::core::policy::Peer;
 use crate::core::refused::Refused;
 use crate::episode::{Sort, may_tell_of};
@@ -108,16 +108,16 @@ impl Drop for Seat {
     }
 }
 
-/// Reads the client's Hello, and waits for it if it is not there yet. Returns its name.
+/// Reads the client's Hello, and waits for it if it is not there yet.
 pub(crate) async fn read_hello(
     turn: Turn,
     user: &Identity,
     reader: &Reader,
     buffer: &mut BytesMut,
-) -> Result<String, Refused> {
+) -> Result<Hello, Refused> {
     // Not through tokio, which has not heard of anything yet.
-    if let Some(name) = look(buffer, |room| try_read(reader, room))? {
-        return Ok(name);
+    if let Some(hello) = look(buffer, |room| try_read(reader, room))? {
+        return Ok(hello);
     }
     let Turn { handshakes, permit } = turn;
     let _seat = handshakes.seat(user)?;
@@ -125,8 +125,8 @@ pub(crate) async fn read_hello(
     loop {
         let ready = reader.ready(Interest::READABLE).await.map_err(|_| left())?;
         let before = buffer.len();
-        if let Some(name) = look(buffer, |room| reader.try_read(room))? {
-            return Ok(name);
+        if let Some(hello) = look(buffer, |room| reader.try_read(room))? {
+            return Ok(hello);
         }
         // tokio says so for ever once nobody has written for a moment, though a client can open its pipe anew.
         if buffer.len() == before && ready.is_read_closed() {
@@ -135,8 +135,8 @@ pub(crate) async fn read_hello(
     }
 }
 
-/// Reads what there is. Returns the client's name, if that is all of its Hello.
-fn look(buffer: &mut BytesMut, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> Result<Option<String>, Refused> {
+/// Reads what there is. Returns the client's Hello, if that is all of it.
+fn look(buffer: &mut BytesMut, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> Result<Option<Hello>, Refused> {
     let mut room = [0; HELLO_BYTES_MAX];
     match read(&mut room[..HELLO_BYTES_MAX.saturating_sub(buffer.len())]) {
         Ok(bytes @ 1..) => buffer.extend_from_slice(&room[..bytes]),
@@ -148,11 +148,15 @@ fn look(buffer: &mut BytesMut, read: impl FnOnce(&mut [u8]) -> io::Result<usize>
     };
     let frame = span.iter().next().filter(|frame| frame.head.kind == Kind::Control);
     let body = frame.map(|frame| frame.body).unwrap_or_default();
-    match decode_control(&body) {
-        Ok(Control::Hello { version, .. }) if version != PROTOCOL_VERSION => Err(Refused::wrong_version(version)),
-        Ok(Control::Hello { name, .. }) => Ok(Some(presentable(&name))),
-        _ => Err(no_hello()),
+    let (version, name, visits) = match decode_control(&body) {
+        Ok(Control::Hello { version, name }) => (version, name, false),
+        Ok(Control::Visit { version, name }) => (version, name, true),
+        _ => return Err(no_hello()),
+    };
+    if version != PROTOCOL_VERSION {
+        return Err(Refused::wrong_version(version));
     }
+    Ok(Some(Hello { name: presentable(&name), visits }))
 }
 
 fn no_hello() -> Refused {

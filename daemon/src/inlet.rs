@@ -1,7 +1,7 @@
 //! Inlet: where one client's frames come in, are held against what the client may say, and go their way.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{self, Duration};
 
 use bytes::Bytes;
 use pipebus_proto::control::{Control, Overflow, Regarding};
@@ -15,12 +15,14 @@ use tracing::{debug, trace};
 use crate::admin;
 use crate::broker::Broker;
 use crate::core::ingress::{Exchange, Ingress, Way};
-use crate::core::queue::Introductions;
+use crate::core::queue::{Introductions, Pushed};
+use crate::core::records::Passage;
 use crate::core::refused::Refused;
 use crate::core::routes::Route;
 use crate::delivery::Delivery;
 use crate::delivery::gathered::Gathered;
 use crate::delivery::large::Large;
+use crate::delivery::watched::Watched;
 use crate::loans::Loan;
 use crate::outbox::Outbox;
 use crate::read_buffer::ReadBuffer;
@@ -89,6 +91,8 @@ impl Inlet {
         buffer: &mut ReadBuffer,
         reader: &Reader,
     ) -> Result<bool, Refused> {
+        let arrived = buffer.arrival();
+        let mut has_messages = false;
         let mut turn = self.turn();
         let mut pace = Pace::begin(&self.outbox);
         self.count_read(bytes_read);
@@ -96,9 +100,10 @@ impl Inlet {
             while let Some(span) = next_span(buffer.bytes())? {
                 self.outbox.counters.controls_in.add(u64::from(span.kind == Kind::Control));
                 if span.kind != Kind::Control {
+                    has_messages = true;
                     buffer.read_one_by_one(span.bytes.len() >= span.frames as usize * relay::PAGES_BYTES_MIN);
                 }
-                if !self.handle(span).await? {
+                if !self.handle(span, arrived).await? {
                     return Ok(false);
                 }
             }
@@ -112,13 +117,17 @@ impl Inlet {
                 tokio::task::yield_now().await;
             }
             if !more {
+                if has_messages {
+                    buffer.count_arrival();
+                }
                 return Ok(true);
             }
         }
     }
 
-    /// Obeys a control frame or sends messages on their way; `false` once the client has said goodbye.
-    async fn handle(&mut self, span: Span) -> Result<bool, Refused> {
+    /// Obeys a control frame or sends messages on their way, timed if it is known when they arrived; `false` once the
+    /// client has said goodbye.
+    async fn handle(&mut self, span: Span, arrived: Option<time::Instant>) -> Result<bool, Refused> {
         if span.kind == Kind::Control {
             return Ok(self.handle_control(&span));
         }
@@ -128,15 +137,17 @@ impl Inlet {
         self.outbox.counters.messages_in.add(span.messages());
         let (instance, topic) = (self.id().0, span.topic.0);
         trace!(instance, topic, frames = span.frames, bytes = span.bytes.len(), "routing");
+        self.time(&span, &way, arrived);
         match way {
             Way::Subscribers(route) => {
                 let mut delivery = self.delivery(&route);
-                delivery.deliver(span);
+                delivery.deliver(&span);
                 if !delivery.waiting.is_empty() {
                     Box::pin(delivery.wait()).await;
                 }
             }
             Way::Server(server, call) => Box::pin(self.ask(span, &server, call)).await,
+            Way::Unserved => self.tell_of_unserved(&span),
             Way::Requester(requester, call) => Box::pin(self.reply(span, &requester, call)).await,
             Way::Broker(topic, call) => {
                 let question = span.iter().next().filter(|_| span.part == Part::Whole).map(|frame| frame.payload());
@@ -176,6 +187,8 @@ impl Inlet {
         self.outbox.counters.bytes_in.add(gathered.taken as u64);
         self.outbox.counters.messages_in.add(span.messages());
         trace!(instance = self.id().0, topic = span.topic.0, frames = span.frames, bytes = gathered.bytes(), "moving");
+        self.time(span, &way, buffer.arrival());
+        buffer.count_arrival();
         buffer.read_one_by_one(true);
         let Way::Subscribers(route) = way else {
             relay::discard(gathered.pipe(), gathered.bytes());
@@ -185,9 +198,14 @@ impl Inlet {
         let own = self.outbox.clone();
         let large = Large { gathered: &gathered, loan: loan.as_ref(), owner: &own.owner };
         let mut delivery = self.delivery(&route);
+        let mut watched = Watched::begin(&delivery, &gathered);
         if let Some(laggards) = delivery.deliver_large(large) {
             Box::pin(delivery.catch_up(laggards)).await;
         }
+        if let Some(watched) = &mut watched {
+            delivery.end(&mut watched.passage);
+        }
+        drop(watched);
         // Before waiting: what waits are copies.
         gathered.end(buffer.bytes());
         drop(loan);
@@ -206,18 +224,30 @@ impl Inlet {
         if span.part.ends() { self.loan.take() } else { self.loan.clone() }
     }
 
+    /// Lets everybody who gets a span tell how long its last message took to get there.
+    fn time(&self, span: &Span, way: &Way<Arc<Outbox>>, arrived: Option<time::Instant>) {
+        let Some(arrived) = arrived else { return };
+        let time = |to: &Outbox| to.time(span, arrived, &self.broker.latency);
+        match way {
+            Way::Subscribers(route) => route.targets.iter().for_each(|target| time(&target.to)),
+            Way::Server(to, _) | Way::Requester(to, _) => time(to),
+            Way::Broker(..) | Way::Unserved | Way::Nowhere => {}
+        }
+    }
+
     fn delivery<'a>(&'a mut self, route: &'a Route<Arc<Outbox>>) -> Delivery<'a> {
         let names = Introductions { topic: &route.introduction, sender: &self.introduction };
-        Delivery { targets: &route.targets, names, waiting: &mut self.waiting }
+        Delivery { broker: &self.broker, route, names, waiting: &mut self.waiting, dropped: Vec::new() }
     }
 
     fn handle_control(&mut self, span: &Span) -> bool {
         let body = span.iter().next().map(|frame| frame.body).unwrap_or_default();
+        self.observe(&body);
         let control = match decode_control(&body) {
             Ok(control) => control,
             Err(malformed) => {
                 // The frame is whole, so the stream goes on: only this one is refused.
-                self.outbox.send(&Refused::from(malformed).about(Regarding::Connection));
+                self.broker.say(&self.outbox, &Refused::from(malformed).about(Regarding::Connection));
                 return true;
             }
         };
@@ -235,12 +265,25 @@ impl Inlet {
         true
     }
 
-    /// Where the span's message goes, if the client may send it.
-    fn admit(&mut self, span: &Span, body_bytes: usize) -> Result<Way<Arc<Outbox>>, Refused> {
-        let way = self.ingress.admit(span, body_bytes, &self.broker.routes(), &*self.broker)?;
+    /// Those who watch are told what the client says in a control frame with this body.
+    pub(crate) fn observe(&mut self, body: &[u8]) {
+        if let Some(route) = self.broker.watched_control() {
+            let introduction = self.introduction().clone();
+            self.broker.observe_heard(&route, self.id(), &introduction, body);
+        }
+    }
+
+    fn introduction(&mut self) -> &Bytes {
         if self.introduction.is_empty() {
             self.introduction = self.broker.introduce(self.id());
         }
+        &self.introduction
+    }
+
+    /// Where the span's message goes, if the client may send it.
+    fn admit(&mut self, span: &Span, body_bytes: usize) -> Result<Way<Arc<Outbox>>, Refused> {
+        let way = self.ingress.admit(span, body_bytes, &self.broker.routes(), &*self.broker)?;
+        self.introduction();
         Ok(way)
     }
 
@@ -253,19 +296,45 @@ impl Inlet {
 
     async fn ask(&mut self, span: Span, server: &Outbox, call: Call) {
         let introduction = self.broker.routes().get(span.topic).map(|route| route.introduction.clone());
-        let topic = introduction.unwrap_or_default();
-        let names = Introductions { topic: &topic, sender: &self.introduction };
-        if server.push_waiting(span, Overflow::Block, names).await > 0 {
+        if self.hand_over(span, server, &introduction.unwrap_or_default()).await > 0 {
             self.broker.handle_unheard(call);
         }
     }
 
     async fn reply(&mut self, span: Span, requester: &Outbox, call: Call) {
         let ends = span.part == Part::Whole;
-        let names = Introductions { topic: &Bytes::new(), sender: &self.introduction };
-        requester.push_waiting(span, Overflow::Block, names).await;
+        self.hand_over(span, requester, &Bytes::new()).await;
         if ends {
             self.broker.answered(call);
+        }
+    }
+
+    /// Gives a request or a reply to the one who gets it, waiting for room. Returns the messages dropped.
+    async fn hand_over(&mut self, span: Span, to: &Outbox, topic: &Bytes) -> u64 {
+        let names = Introductions { topic, sender: &self.introduction };
+        let watched = self.broker.watched(span.topic);
+        let watched = watched.map(|route| (route, span.clone(), Passage::begin(1, to.instance())));
+        let pushed = to.push(span, Overflow::Block, names);
+        if let Some((route, span, mut passage)) = watched {
+            match &pushed {
+                Pushed::Full(rest) => passage.waiting.push(rest.first),
+                Pushed::Dropped { messages } => passage.dropped.push(*messages),
+                Pushed::Queued | Pushed::Disconnect => {}
+            }
+            self.broker.tell(&route, &self.introduction, span.look(), &passage);
+        }
+        match pushed {
+            Pushed::Full(rest) => to.push_waiting(rest, Overflow::Block, names).await,
+            Pushed::Dropped { messages } => messages,
+            Pushed::Queued | Pushed::Disconnect => 0,
+        }
+    }
+
+    /// A request that nobody takes has passed, too.
+    fn tell_of_unserved(&self, span: &Span) {
+        if let Some(route) = self.broker.watched(span.topic) {
+            let passage = Passage::begin(0, InstanceId::BROKER);
+            self.broker.tell(&route, &self.introduction, span.look(), &passage);
         }
     }
 }

@@ -9,9 +9,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use pipebus_proto::admin::Cause;
 use pipebus_proto::control::{Control, Farewell, Reason, Regarding, Welcome};
+use pipebus_proto::frame::{HEAD_BYTES, PROTOCOL_VERSION};
 use pipebus_proto::splitter::missing;
-use pipebus_proto::topic::InstanceId;
 use pipebus_proto::wire::encode_control;
 use tokio::io::Interest;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -19,10 +20,11 @@ use tracing::info;
 
 use crate::broker::Broker;
 use crate::core::account::Account;
-use crate::core::bus::describe;
+use crate::core::bus::{Hello, describe};
 use crate::core::limits::Limits;
 use crate::core::refused::Refused;
 use crate::episode::{Sort, may_tell_of};
+use crate::events;
 use crate::handshake::{Turn, read_hello, refuse};
 use crate::inlet::Inlet;
 use crate::outbox::{Next, Outbox};
@@ -49,11 +51,12 @@ pub(crate) fn serve(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown:
     let entrance = Box::pin(let_in(broker, arrived, turn, shutdown));
     async {
         let Some(mut instance) = entrance.await else { return };
-        let cause = instance.live().await;
+        let departure = instance.live().await;
         let inlet = &instance.intake.inlet;
         if may_tell_of(&inlet.outbox.owner, Sort::ComesAndGoes) {
-            info!(instance = inlet.id().0, cause, "ended");
+            info!(instance = inlet.id().0, cause = departure.text, "ended");
         }
+        instance.end(departure);
     }
 }
 
@@ -69,7 +72,7 @@ async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shu
     let late = || Refused::new(Reason::Protocol, "no Hello came within the handshake time-out");
     let mut writer = Some(writer);
     let let_in = async {
-        let name = hello.unwrap_or_else(|_| Err(late()))?;
+        let hello = hello.unwrap_or_else(|_| Err(late()))?;
         let (id, outbox) = loop {
             let groups = timeout_at(deadline, broker.groups_of(&peer.identity)).await.map_err(|_| {
                 let text = "who is in which group could not be looked up in time; try again later";
@@ -78,33 +81,40 @@ async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shu
             let make = |limits: &Limits, account: &Arc<Account>| {
                 Outbox::new(limits, account, writer.take(), peer.identity.clone())
             };
-            if let Some(connected) = broker.connect(peer.clone(), groups.as_deref(), name.clone(), make)? {
+            if let Some(connected) = broker.connect(peer.clone(), groups.as_deref(), hello.clone(), make)? {
                 break connected;
             }
         };
-        Ok((id, name, outbox))
+        Ok::<_, Refused>((id, hello, outbox))
     };
-    let (id, name, outbox) = match let_in.await {
+    let (id, Hello { name, visits }, outbox) = match let_in.await {
         Ok(let_in) => let_in,
         Err(refused) => {
+            broker.tally.turned_away.count(refused.reason);
             refuse(writer, &peer, refused);
             return None;
         }
     };
     outbox.name(id);
-    outbox.send(&Control::Welcome(Welcome {
+    let (version, said) = (PROTOCOL_VERSION, name.clone());
+    let hello = if visits { Control::Visit { version, name: said } } else { Control::Hello { version, name: said } };
+    let hello = encode_control(&hello);
+    let welcome = Control::Welcome(Welcome {
         client: id,
         broker_version: env!("CARGO_PKG_VERSION").to_owned(),
         message_bytes_max: broker.routes().message_bytes_max(),
-    }));
+    });
+    let mut inlet = Inlet::new(broker.clone(), id, outbox.clone());
+    inlet.observe(&hello[HEAD_BYTES..]);
+    broker.say(&outbox, &welcome);
     if may_tell_of(&peer.identity, Sort::ComesAndGoes) {
         info!(instance = id.0, who = describe(&peer.identity), name, pid = peer.pid, "connected");
     }
+    events::connected(&broker, id, &peer, &name);
     let mut buffer = ReadBuffer::default();
     if !read.is_empty() {
         *buffer.bytes() = read;
     }
-    let inlet = Inlet::new(broker, id, outbox);
     Some(Instance { intake: Intake { inlet, buffer, reader }, shutdown })
 }
 
@@ -122,11 +132,37 @@ struct Intake {
 }
 
 impl Drop for Instance {
+    /// If it has not ended by itself, there was no more time for it.
     fn drop(&mut self) {
-        let Inlet { broker, outbox, .. } = &self.intake.inlet;
-        // Whoever waits for room in it need not.
-        outbox.end();
-        broker.handle_gone(self.intake.inlet.id(), outbox);
+        self.end(Departure { cause: Cause::Shutdown, text: "the broker ended it" });
+    }
+}
+
+/// Why an instance ends, for programs and for people.
+#[derive(Clone, Copy)]
+struct Departure {
+    cause: Cause,
+    text: &'static str,
+}
+
+impl Departure {
+    const PIPE_CLOSED: Departure = Departure { cause: Cause::PipeClosed, text: "the client's pipe is closed" };
+
+    /// It was told so.
+    fn told(farewell: Farewell) -> Departure {
+        let (cause, text) = match farewell {
+            Farewell::Leaving => (Cause::Left, "the client left"),
+            Farewell::Shutdown => (Cause::Shutdown, "the broker shuts down"),
+            Farewell::Slow => (Cause::Slow, "the client was too slow"),
+            Farewell::Protocol => (Cause::Protocol, "the client broke the protocol"),
+            Farewell::Disconnected => (Cause::Policy, "it may not be here any more"),
+        };
+        Departure { cause, text }
+    }
+
+    /// It was to be told so, and did not read that.
+    fn untold(farewell: Option<Farewell>, text: &'static str) -> Departure {
+        Departure { text, ..Departure::told(farewell.unwrap_or(Farewell::Leaving)) }
     }
 }
 
@@ -145,8 +181,20 @@ enum Ended {
 }
 
 impl Instance {
-    /// Moves frames both ways until the client has gone. Returns why, for the log.
-    async fn live(&mut self) -> &'static str {
+    /// It is no more, if it still was.
+    fn end(&self, departure: Departure) {
+        let Inlet { broker, outbox, .. } = &self.intake.inlet;
+        // Whoever waits for room in it need not.
+        outbox.end();
+        let id = self.intake.inlet.id();
+        let Some(gone) = broker.handle_gone(id, outbox) else { return };
+        let expelled = outbox.expelled().filter(|_| departure.cause == Cause::Policy);
+        let (cause, reason) = expelled.unwrap_or_else(|| (departure.cause, departure.text.to_owned()));
+        events::disconnected(broker, id, &gone, cause, &reason);
+    }
+
+    /// Moves frames both ways until the client has gone. Returns why.
+    async fn live(&mut self) -> Departure {
         let outbox = self.intake.inlet.outbox.clone();
         let mut write = pin!(write_loop(&outbox));
         let ended = {
@@ -166,69 +214,74 @@ impl Instance {
                 }
             });
             match ended.await {
-                Ok(ended) => ended,
+                Ok(ended) => Ok(ended),
                 // It was kicked meanwhile.
-                Err(Some(farewell)) => return cause(farewell),
+                Err(Some(farewell)) => Err(farewell),
                 Err(None) => {
                     // Whatever the client has written before it closed its other pipe is still routed.
                     let _ = Box::pin(timeout(FAREWELL_WAIT, read)).await;
-                    return "the client's pipe is closed";
+                    return Departure::PIPE_CLOSED;
                 }
             }
         };
-        self.shutdown.reader_done();
-        let patience_max = self.intake.inlet.broker.config.shutdown_timeout();
-        Box::pin(take_leave(self.intake.inlet.id(), ended, write, &outbox, &self.shutdown, patience_max)).await
+        let broker = &self.intake.inlet.broker;
+        match ended {
+            Ok(ended) => {
+                self.shutdown.reader_done();
+                Box::pin(take_leave(ended, write, broker, &outbox, &self.shutdown)).await
+            }
+            Err(farewell) => said(broker, &outbox, farewell),
+        }
     }
 }
 
 /// Once nothing more is read: writes what waits, and goodbye, for as long as there is patience.
 async fn take_leave(
-    id: InstanceId,
     ended: Ended,
     mut write: Pin<&mut impl Future<Output = Option<Farewell>>>,
+    broker: &Broker,
     outbox: &Outbox,
     shutdown: &Shutdown,
-    patience_max: Duration,
-) -> &'static str {
+) -> Departure {
+    let patience_max = broker.config.shutdown_timeout();
+    let said_or = |farewell: Option<Farewell>, otherwise: Departure| {
+        farewell.map_or(otherwise, |farewell| said(broker, outbox, farewell))
+    };
     let (farewell, patience) = match ended {
-        Ended::Gone => return "the client's pipe is closed",
+        Ended::Gone => return Departure::PIPE_CLOSED,
         Ended::Left => (Farewell::Leaving, patience_max),
         Ended::Violation(refused) => {
             if may_tell_of(&outbox.owner, Sort::Fault) {
-                info!(instance = id.0, reason = %refused, "broke the protocol");
+                info!(instance = outbox.instance().0, reason = %refused, "broke the protocol");
             }
-            outbox.send(&refused.about(Regarding::Connection));
+            broker.say(outbox, &refused.about(Regarding::Connection));
             (Farewell::Protocol, FAREWELL_WAIT)
         }
         Ended::Drained => {
             tokio::select! {
                 () = shutdown.reached(Phase::Closing) => {}
-                farewell = &mut write => return farewell.map_or("the client's pipe is closed", cause),
+                farewell = &mut write => return said_or(farewell, Departure::PIPE_CLOSED),
             }
             (Farewell::Shutdown, patience_max)
         }
         Ended::Kicked => {
             // It may be too slow even for a farewell.
             let farewell = timeout(FAREWELL_WAIT, write).await.ok().flatten();
-            return farewell.map_or("disconnected, and did not read why", cause);
+            let untold = Departure::untold(outbox.farewell(), "disconnected, and did not read why");
+            return said_or(farewell, untold);
         }
     };
     outbox.close(farewell);
     match timeout(patience, write).await {
-        Ok(_) => cause(farewell),
-        Err(_) => "did not read what waited for it",
+        Ok(goodbye) => said_or(goodbye, Departure::told(farewell)),
+        Err(_) => Departure::untold(Some(farewell), "did not read what waited for it"),
     }
 }
 
-fn cause(farewell: Farewell) -> &'static str {
-    match farewell {
-        Farewell::Leaving => "the client left",
-        Farewell::Shutdown => "the broker shuts down",
-        Farewell::Slow => "the client was too slow",
-        Farewell::Protocol => "the client broke the protocol",
-        Farewell::Disconnected => "it may not be here any more",
-    }
+/// Goodbye has been said, and those who watch are told.
+fn said(broker: &Broker, outbox: &Outbox, farewell: Farewell) -> Departure {
+    broker.observe_said(outbox, &Control::Goodbye { cause: farewell });
+    Departure::told(farewell)
 }
 
 /// Writes what waits, until goodbye is said; `None` if the client's pipe is closed before.
@@ -377,7 +430,10 @@ impl Intake {
         match self.inlet.take_in(bytes_read, &mut self.buffer, &self.reader).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Ended::Left),
-            Err(refused) => Err(Ended::Violation(refused)),
+            Err(refused) => {
+                self.inlet.broker.tally.refused.count(refused.reason);
+                Err(Ended::Violation(refused))
+            }
         }
     }
 }

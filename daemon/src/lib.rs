@@ -19,26 +19,33 @@ pub mod config;
 pub mod core;
 mod counters;
 mod delivery;
+mod drain;
 mod episode;
 mod events;
 mod handshake;
+mod host;
 mod inlet;
 mod instance;
 mod loans;
 mod membership;
+mod metrics;
 mod outbox;
+mod process;
 mod pulse;
 mod read_buffer;
 mod relay;
+mod reload;
 mod review;
 pub mod rules;
 mod shards;
 mod shutdown;
+mod totals;
 pub mod transport;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use pipebus_proto::admin::Reloaded;
 use pipebus_proto::place::Place;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -47,6 +54,7 @@ use tracing::{error, info};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::handshake::Handshakes;
+pub use crate::host::Host;
 pub use crate::pulse::Pulse;
 use crate::shards::Shards;
 use crate::shutdown::Conductor;
@@ -84,7 +92,7 @@ impl Daemon {
     /// As [`Daemon::bind`].
     pub fn bind_inherited(config: Config, door: Option<Inherited>) -> Result<Daemon, BindError> {
         let place = config.address()?.place(&transport::surroundings());
-        let listener = Listener::bind(&place, &config.door.access, &config.door.group, door)?;
+        let mut listener = Listener::bind(&place, &config.door.access, &config.door.group, door)?;
         let shards = Shards::start().map_err(|source| BindError::System {
             doing: "start threads for",
             path: place.directory().to_owned(),
@@ -93,7 +101,15 @@ impl Daemon {
         let owner = transport::own_identity();
         let policy = rules::resolve(&config.policy.rules, &owner).map_err(BindError::Policy)?;
         let broker = Arc::new(Broker::new(config, policy, place, owner, &admin::topics()));
+        listener.count_in(broker.tally.clone());
         Ok(Daemon { broker, shards, listener })
+    }
+
+    /// Lets those who may order this broker over the bus have of its program what only that can do. To be said once.
+    #[must_use]
+    pub fn hosted_by(self, host: impl Host) -> Daemon {
+        let _ = self.broker.host.set(Box::new(host));
+        self
     }
 
     /// The bus's place.
@@ -111,7 +127,7 @@ impl Daemon {
         Reloader { broker: self.broker.clone() }
     }
 
-    /// Serves clients until `shutdown` is done. Then nobody new is let in, what clients have written and what waits for
+    /// Serves clients until `shutdown` is done, or it has been drained, as an administrator ordered over the bus. Then nobody new is let in, what clients have written and what waits for
     /// them is delivered, for at most the configured time, all are told goodbye, and what was made is removed.
     ///
     /// Clients are served by threads of the broker's own, one for each processor; here is only the door.
@@ -127,6 +143,8 @@ impl Daemon {
         let broker = self.broker.clone();
         let mut review = std::pin::pin!(review::keep_reviewing(&broker));
         let mut refresh = std::pin::pin!(review::keep_refreshing(&broker));
+        let mut metrics = std::pin::pin!(metrics::file::keep_writing(&broker));
+        let mut drained = std::pin::pin!(drain::drained(&broker));
         let ended = loop {
             let next = async {
                 // Others wait at the door.
@@ -155,9 +173,12 @@ impl Daemon {
                 }
                 () = &mut review => {}
                 () = &mut refresh => {}
+                () = &mut metrics => {}
                 () = &mut shutdown => break Ok(()),
+                () = &mut drained => break Ok(()),
             }
         };
+        self.broker.host().stopping();
         info!(instances = instances.len(), "shutting down");
         let deadline = Instant::now() + self.broker.config.shutdown_timeout();
         conductor.conduct(deadline, || self.broker.wake_all()).await;
@@ -173,19 +194,13 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Obeys the policy and the limits of another configuration from now on, also for clients that are connected. Returns
-    /// the sections that differ otherwise: for those the broker has to be started anew.
+    /// Obeys the policy and the limits of the configuration as its [`Host`] reads it now, also for clients that are
+    /// connected. Returns the sections that differ otherwise: for those the broker has to be started anew.
     ///
     /// # Errors
-    /// A rule names somebody who does not exist, or the groups of somebody who is connected can't be looked up; then all
-    /// stays as it was.
-    pub async fn reload(&self, config: &Config) -> Result<Vec<&'static str>, BindError> {
-        let (rules, owner) = (config.policy.rules.clone(), self.broker.owner.clone());
-        // It asks the system who somebody is.
-        let resolved = tokio::task::spawn_blocking(move || (rules::resolve(&rules, &owner), rules)).await;
-        let (policy, rules) = resolved.map_err(|error| BindError::Policy(error.to_string()))?;
-        let policy = policy.map_err(BindError::Policy)?;
-        self.broker.revise(rules, policy, config.limits()).await.map_err(BindError::Policy)?;
-        Ok(self.broker.config.unlike(config))
+    /// What is wrong with it: a rule names somebody who does not exist, or the groups of somebody who is connected can't be
+    /// looked up; or there is no host that could read it. Then all stays as it was.
+    pub async fn reload(&self) -> Result<Reloaded, String> {
+        reload::reload(&self.broker).await
     }
 }

@@ -12,7 +12,7 @@ use clap_complete::Shell;
 use pipebus_manual::write_settings_page;
 use pipebusd::config::{self, Config, LogFormat, Sources};
 use pipebusd::transport::{BindError, check_group, inherited_door, raise_open_files};
-use pipebusd::{Daemon, Pulse, Reloader, rules};
+use pipebusd::{Daemon, Host, Pulse, Reloader, rules};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
@@ -92,10 +92,7 @@ fn main() -> ExitCode {
     if arguments.print_config {
         return show(&config.to_toml());
     }
-    // What only this machine can tell to be wrong.
-    let checked = log::filter(&config.log)
-        .and_then(|_| Ok(check_group(&config.door)?))
-        .and_then(|()| rules::check(&config.policy.rules).map_err(anyhow::Error::msg));
+    let checked = check(&config).and_then(|()| rules::check(&config.policy.rules).map_err(anyhow::Error::msg));
     if let Err(error) = checked {
         return fail(&error, 2);
     }
@@ -103,7 +100,8 @@ fn main() -> ExitCode {
         return show("the configuration is valid\n");
     }
     let journald = config.log.format == LogFormat::Journald;
-    let served = log::start(&config.log).and_then(|()| serve(config, arguments.sources()));
+    let sources = arguments.sources();
+    let served = log::start(&config.log).and_then(|filter| serve(config, Process { sources, filter }));
     let Err(error) = served else { return ExitCode::SUCCESS };
     if journald {
         error!(error = format!("{error:#}"), "cannot go on");
@@ -112,6 +110,12 @@ fn main() -> ExitCode {
         Some(BindError::Taken { .. }) => fail(&error, 4),
         _ => fail(&error, 1),
     }
+}
+
+/// What only this machine can tell to be wrong, besides the rules.
+fn check(config: &Config) -> anyhow::Result<()> {
+    log::filter(&config.log)?;
+    Ok(check_group(&config.door)?)
 }
 
 fn script(shell: Shell) -> String {
@@ -140,7 +144,46 @@ fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(config: Config, sources: Sources) -> anyhow::Result<()> {
+/// This process, for the broker in it.
+#[derive(Debug)]
+struct Process {
+    sources: Sources,
+    filter: log::Filter,
+}
+
+impl Host for Process {
+    fn configuration(&self) -> Result<Config, String> {
+        let config = Config::load(&self.sources).map_err(|error| error.to_string())?;
+        check(&config).map_err(|error| format!("{error:#}"))?;
+        Ok(config)
+    }
+
+    fn log_filter(&self) -> Result<String, String> {
+        self.filter.show()
+    }
+
+    fn set_log_filter(&self, filter: &str) -> Result<(), String> {
+        self.filter.change(filter)
+    }
+
+    /// The time tells systemd that this is about its last wish to reload, and not about one before.
+    fn reloading(&self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => notify(&[NotifyState::Reloading, now]),
+            Err(error) => warn!(%error, "systemd could not be notified"),
+        }
+    }
+
+    fn reloaded(&self) {
+        notify(&[NotifyState::Ready]);
+    }
+
+    fn stopping(&self) {
+        notify(&[NotifyState::Stopping]);
+    }
+}
+
+fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     let door = inherited_door().context("cannot take over the door from systemd")?;
     let open_files = raise_open_files();
     // For the door and the signals only: clients are served by the broker's own threads.
@@ -150,28 +193,24 @@ fn serve(config: Config, sources: Sources) -> anyhow::Result<()> {
         if open_files.is_some_and(|files| files < instances_max * 2) {
             info!(open_files, instances_max, "not enough file descriptors for all instances that are allowed");
         }
-        let daemon = Daemon::bind_inherited(config, door)?;
+        let daemon = Daemon::bind_inherited(config, door)?.hosted_by(process);
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let hangup = signal(SignalKind::hangup())?;
         info!(bus = %daemon.place().directory().display(), version = env!("CARGO_PKG_VERSION"), "listening");
         notify(&[NotifyState::Ready]);
         let watchdog = tokio::spawn(feed_watchdog(daemon.pulse()));
-        let reloads = tokio::spawn(reload_when_told(hangup, daemon.reloader(), sources));
+        let reloads = tokio::spawn(reload_when_told(hangup, daemon.reloader()));
         let ended = daemon
             .run(async {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
-                notify(&[NotifyState::Stopping]);
             })
             .await;
         watchdog.abort();
         reloads.abort();
-        if ended.is_err() {
-            notify(&[NotifyState::Stopping]);
-        }
         info!("ended");
         anyhow::Ok(ended?)
     });
@@ -180,23 +219,10 @@ fn serve(config: Config, sources: Sources) -> anyhow::Result<()> {
     served
 }
 
-/// Reads the configuration anew at each SIGHUP. One that is wrong changes nothing.
-async fn reload_when_told(mut hangup: Signal, reloader: Reloader, sources: Sources) {
+/// Reads the configuration anew at each SIGHUP. One that is wrong changes nothing. The log tells what came of it.
+async fn reload_when_told(mut hangup: Signal, reloader: Reloader) {
     while hangup.recv().await.is_some() {
-        let loaded = Config::load(&sources).map_err(anyhow::Error::from);
-        let reloaded = match loaded {
-            Ok(config) => reloader.reload(&config).await.map_err(anyhow::Error::from),
-            Err(error) => Err(error),
-        };
-        match reloaded {
-            Ok(unlike) if unlike.is_empty() => info!("the policy and the limits are read anew"),
-            Ok(unlike) => {
-                warn!(restart_for = unlike.join(", "), "the policy and the limits are read anew, and nothing else")
-            }
-            Err(error) => {
-                error!(error = format!("{error:#}"), "nothing is read anew; mend the configuration, and send SIGHUP")
-            }
-        }
+        let _ = reloader.reload().await;
     }
 }
 

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use pipebus_proto::admin::Cause;
 use pipebus_proto::control::{Control, Farewell, Identity, Overflow, RELEASED_MAX, Regarding};
 use pipebus_proto::splitter::Span;
 use pipebus_proto::topic::{InstanceId, TopicId};
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::core::account::Account;
+use crate::core::latency::Latency;
 use crate::core::limits::Limits;
 use crate::core::queue::{ControlFull, Introductions, Pushed, Queue};
 use crate::core::refused::Refused;
@@ -74,6 +76,8 @@ struct State {
     ended: bool,
     /// Set once nothing more is taken.
     farewell: Option<Farewell>,
+    /// Why the client was sent away, if it was.
+    expelled: Option<Box<(Cause, String)>>,
     /// The instance's own loaned messages that nobody reads any more, to be told of.
     released: Vec<u64>,
     /// How many publishers wait for their turn or for room.
@@ -82,7 +86,7 @@ struct State {
     looked: Instant,
     /// In an episode of losing messages; each is logged once.
     losing: bool,
-    /// For the log; known once the instance is.
+    /// Known once the instance is.
     instance: InstanceId,
 }
 
@@ -138,6 +142,7 @@ impl Outbox {
             task: None,
             ended: false,
             farewell: None,
+            expelled: None,
             released: Vec::new(),
             waiting: 0,
             looked: Instant::now(),
@@ -155,9 +160,19 @@ impl Outbox {
         }
     }
 
-    /// Names the instance, for the log.
+    /// Names the instance.
     pub(crate) fn name(&self, instance: InstanceId) {
         self.lock().instance = instance;
+    }
+
+    /// Which instance's it is.
+    pub(crate) fn instance(&self) -> InstanceId {
+        self.lock().instance
+    }
+
+    /// Tells of the last message of a span that is about to come how long it takes from `since`; see [`Queue::time`].
+    pub(crate) fn time(&self, span: &Span, since: std::time::Instant, latency: &Arc<Latency>) {
+        self.lock().queue.time(span, since, latency);
     }
 
     /// Takes a span, or as much of it as its policy lets it; see [`Queue::push`]. Whoever may wait does so, behind
@@ -193,12 +208,7 @@ impl Outbox {
         state.look(now);
         let pushed = state.queue.push(span, overflow, names, now.into_std());
         match &pushed {
-            Pushed::Dropped { .. } if !state.losing => {
-                state.losing = true;
-                if may_tell_of(&self.owner, Sort::Fault) {
-                    warn!(instance = state.instance.0, overflow = ?overflow, "too slow, so messages are dropped");
-                }
-            }
+            Pushed::Dropped { .. } => self.tell_of_loss(&mut state, overflow),
             Pushed::Disconnect => {
                 if may_tell_of(&self.owner, Sort::Fault) {
                     warn!(instance = state.instance.0, "too slow, so it is disconnected");
@@ -209,6 +219,37 @@ impl Outbox {
         }
         ring(state);
         pushed
+    }
+
+    /// It loses messages: the log is told, once in an episode.
+    fn tell_of_loss(&self, state: &mut State, overflow: Overflow) {
+        if !std::mem::replace(&mut state.losing, true) && may_tell_of(&self.owner, Sort::Fault) {
+            warn!(instance = state.instance.0, overflow = ?overflow, "too slow, so messages are dropped");
+        }
+    }
+
+    /// How many bytes of records it may take now. Those who wait for room come first. If nothing waits, its pipe may take
+    /// more than its queue; and where the oldest are dropped, there is always room for the newest.
+    pub(crate) fn room_for_records(&self, overflow: Overflow) -> usize {
+        let state = self.lock();
+        if state.farewell.is_some() || state.waiting > 0 {
+            0
+        } else if overflow == Overflow::DropOldest || (state.writer.is_some() && state.queue.is_empty()) {
+            usize::MAX
+        } else {
+            state.queue.room()
+        }
+    }
+
+    /// Drops messages that were not made, since there is no room for them.
+    pub(crate) fn drop_unmade(&self, topic: TopicId, messages: u64, overflow: Overflow) {
+        let mut state = self.lock();
+        if state.farewell.is_some() {
+            return;
+        }
+        state.queue.drop_unmade(topic, messages);
+        self.tell_of_loss(&mut state, overflow);
+        ring(state);
     }
 
     /// Pushes what did not fit, waiting for its turn and for room as long as the policy says. Returns the messages
@@ -259,11 +300,26 @@ impl Outbox {
     }
 
     /// The instance may not be here any more: its client is told why, and disconnected.
-    pub(crate) fn expel(&self, refused: Refused) {
-        info!(instance = self.lock().instance.0, reason = %refused, "disconnected, since the policy has changed");
+    pub(crate) fn expel(&self, refused: Refused, cause: Cause) {
+        let instance = {
+            let mut state = self.lock();
+            state.expelled.get_or_insert_with(|| Box::new((cause, refused.text.clone())));
+            state.instance.0
+        };
+        info!(instance, reason = %refused, "disconnected, since it may not be here any more");
         self.send(&refused.about(Regarding::Connection));
         self.close(Farewell::Disconnected);
         self.wake();
+    }
+
+    /// Why the client was sent away, if it was.
+    pub(crate) fn expelled(&self) -> Option<(Cause, String)> {
+        self.lock().expelled.as_deref().cloned()
+    }
+
+    /// What it is told at its end, once that is known.
+    pub(crate) fn farewell(&self) -> Option<Farewell> {
+        self.lock().farewell
     }
 
     /// Whether the instance is to be disconnected; if not yet, its task is woken then.
@@ -381,7 +437,7 @@ impl Outbox {
         self.room.notify_waiters();
     }
 
-    /// Bytes queued, messages dropped, and whether the instance is stalled.
+    /// Bytes queued, messages dropped, whether the instance is stalled, and who waits for it.
     pub(crate) fn fill(&self) -> Fill {
         let state = self.lock();
         Fill {
@@ -389,6 +445,7 @@ impl Outbox {
             dropped: state.queue.dropped(),
             stalled: state.queue.stalled(),
             queue_bytes_max: state.queue.bytes_max() as u64,
+            waiting: state.waiting as u64,
         }
     }
 
@@ -443,4 +500,6 @@ pub(crate) struct Fill {
     pub(crate) dropped: u64,
     pub(crate) stalled: bool,
     pub(crate) queue_bytes_max: u64,
+    /// Publishers that wait for room.
+    pub(crate) waiting: u64,
 }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, Interest};
+use tokio::time::Instant;
 
 use crate::transport::{Reader, try_read};
 
@@ -20,6 +21,9 @@ const READ_BYTES: usize = 128 * 1024;
 /// How much is read at once between large frames, most of which are to stay in the pipe: a head, and a short control
 /// frame before it.
 const LOOK_AHEAD_BYTES: usize = 128;
+
+/// Once in so many times that messages arrive, those that do are timed.
+const TIMED_ONCE_IN: u8 = 64;
 
 /// Buffers that wait in each thread's pool.
 const POOL_MAX: usize = 4;
@@ -36,12 +40,24 @@ pub(crate) struct ReadBuffer {
     one_by_one: bool,
     /// Somebody has waited for more than came, and tokio now believes that the pipe is empty.
     look_first: bool,
+    /// How often messages have arrived since some were timed.
+    arrivals: u8,
 }
 
 impl ReadBuffer {
     /// What has arrived; the splitter takes from its front.
     pub(crate) fn bytes(&mut self) -> &mut BytesMut {
         &mut self.bytes
+    }
+
+    /// The time, if what has just arrived is to be timed; the first that arrives is.
+    pub(crate) fn arrival(&self) -> Option<std::time::Instant> {
+        (self.arrivals == 0).then(|| Instant::now().into_std())
+    }
+
+    /// What has just arrived are messages.
+    pub(crate) fn count_arrival(&mut self) {
+        self.arrivals = (self.arrivals + 1) % TIMED_ONCE_IN;
     }
 
     /// Whether what comes next is to be read frame by frame, so that the rest of a large one stays in the pipe.

@@ -19,7 +19,7 @@ pub const SUBSCRIPTIONS: &str = "$bus/subscriptions";
 pub const TOPICS: &str = "$bus/topics";
 /// Answered with a list of [`UserStatus`].
 pub const USERS: &str = "$bus/users";
-/// Answered with OpenMetrics text, not JSON.
+/// Asked with nothing or a [`MetricsQuestion`], answered with text, not JSON.
 pub const METRICS: &str = "$bus/metrics";
 /// Asked with a [`PolicyQuestion`], answered with [`PolicyChecked`].
 pub const POLICY_CHECK: &str = "$bus/policy/check";
@@ -48,6 +48,8 @@ pub const RELOAD_EVENT: &str = "$bus/events/reload";
 pub const MONITOR_EVENT: &str = "$bus/events/monitor";
 /// Published: a [`Draining`], when that begins or is called off.
 pub const DRAIN_EVENT: &str = "$bus/events/drain";
+/// Published: a [`LeftOutEvent`], once a second at most for each user and sort of event.
+pub const LEFT_OUT_EVENT: &str = "$bus/events/left-out";
 
 /// The broker as a whole. Counts are since it started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +68,9 @@ pub struct Status {
     pub instances_max: u64,
     /// Subscriptions now.
     pub subscriptions: u64,
+    /// Instances that monitor now.
+    #[serde(default)]
+    pub monitors: u64,
     /// Topics declared now, not counting the broker's own.
     pub topics: u64,
     /// Messages read from clients.
@@ -85,6 +90,9 @@ pub struct Status {
     /// How often clients have reached which limit, by its key in the configuration; those never reached are left out.
     #[serde(default)]
     pub limits_reached: BTreeMap<String, u64>,
+    /// Whether it lets nobody new in, and ends once all have left; none, it does not.
+    #[serde(default)]
+    pub draining: Option<Draining>,
 }
 
 /// One instance. Counts are since it connected.
@@ -129,6 +137,9 @@ pub struct SubscriptionStatus {
     pub overflow: Overflow,
     /// Whether it serves requests.
     pub serves: bool,
+    /// Whether it monitors: gets records of what passes.
+    #[serde(default)]
+    pub monitors: bool,
 }
 
 /// One declared topic.
@@ -189,6 +200,25 @@ pub struct PolicyChecked {
     pub says: String,
 }
 
+/// How are the metrics to be written?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricsQuestion {
+    /// The format.
+    #[serde(default)]
+    pub format: MetricsFormat,
+}
+
+/// Formats of metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricsFormat {
+    /// OpenMetrics 1.0.
+    #[default]
+    OpenMetrics,
+    /// The text format of Prometheus, 0.0.4, which is what node_exporter reads from files.
+    Prometheus,
+}
+
 /// A limit was reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitEvent {
@@ -209,7 +239,7 @@ pub struct SubscriptionListed {
     pub name: String,
     /// Whose it is, from the system.
     pub identity: Identity,
-    /// Its pattern, its overflow policy, and whether it serves.
+    /// Its pattern, its overflow policy, and whether it serves or monitors.
     #[serde(flatten)]
     pub subscription: SubscriptionStatus,
     /// How many of the topics that are declared now it matches.
@@ -233,7 +263,7 @@ pub struct Reloaded {
     pub restart_for: Vec<String>,
 }
 
-/// Change what is logged, until the broker ends.
+/// Show what is logged, or change it until the broker ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogOrder {
     /// The new filter, as `log.filter` in the configuration; none leaves it as it is.
@@ -246,6 +276,8 @@ pub struct LogOrder {
 pub struct LogFilter {
     /// The filter.
     pub filter: String,
+    /// What the configuration says, which holds again when the broker is started anew.
+    pub configured: String,
 }
 
 /// Let nobody new in, and end once all have left.
@@ -264,7 +296,7 @@ pub struct DrainOrder {
 pub struct Draining {
     /// Whether it does.
     pub draining: bool,
-    /// Instances that it still waits for: all but who has ordered it.
+    /// Instances that it still waits for: all but who has ordered it, and those that only visit the broker.
     pub instances: u64,
     /// Milliseconds until it ends in any case.
     pub timeout_ms: Option<u64>,
@@ -294,6 +326,8 @@ pub struct DisconnectEvent {
     pub identity: Identity,
     /// Its process, from the system, if that could be told.
     pub pid: Option<u32>,
+    /// Why, for programs.
+    pub cause: Cause,
     /// Why, for people.
     pub reason: String,
     /// Milliseconds for which it was connected.
@@ -304,6 +338,27 @@ pub struct DisconnectEvent {
     pub messages_out: u64,
     /// Messages it lost to overflow.
     pub dropped: u64,
+}
+
+/// Why a client is not connected any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Cause {
+    /// It said goodbye.
+    Left,
+    /// It closed its pipes without a word, or died.
+    PipeClosed,
+    /// It was too slow, and its subscription says `disconnect`; or it never read what it asked for.
+    Slow,
+    /// It broke the protocol.
+    Protocol,
+    /// The policy has changed, and it may not be here any more.
+    Policy,
+    /// An administrator disconnected it.
+    Administrator,
+    /// The broker ends.
+    Shutdown,
 }
 
 /// A client was too slow, and has lost messages.
@@ -319,7 +374,7 @@ pub struct GapEvent {
     pub messages: u64,
 }
 
-/// The policy has denied something.
+/// The policy has refused something. A topic that a wider pattern leaves out is no refusal: its subscriber gets the others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyEvent {
     /// Who wanted it, from the system.
@@ -345,7 +400,18 @@ pub struct ReloadEvent {
     pub restart_for: Vec<String>,
 }
 
-/// Somebody begins or ceases to monitor the bus.
+/// One user has made more happen within a second than is told of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOutEvent {
+    /// The topic of the events that were not told.
+    pub event: String,
+    /// Who made it happen, from the system.
+    pub identity: Identity,
+    /// How many were not told.
+    pub times: u64,
+}
+
+/// Somebody begins to monitor the bus, monitors something else now, or ceases to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonitorEvent {
     /// The client id.

@@ -2,8 +2,11 @@
 //!
 //! The order of the variants is the protocol: each one's number is its place. Add new ones at the end.
 
+mod words;
+
 use serde::{Deserialize, Serialize};
 
+use crate::record::Watch;
 use crate::topic::{InstanceId, TopicId};
 
 /// The body of a frame of kind [`crate::frame::Kind::Control`].
@@ -59,7 +62,7 @@ pub enum Control {
         subscription: u32,
         /// Which topics.
         pattern: String,
-        /// Messages or requests.
+        /// Messages, requests or records.
         role: Role,
         /// What happens when the instance's queue is full.
         overflow: Overflow,
@@ -162,6 +165,14 @@ pub enum Control {
         /// Why, for people.
         text: String,
     },
+    /// Client: the first frame, instead of Hello, of one that comes for the broker alone, to ask it, to order it or to hear
+    /// its events. Answered as Hello. It is let in though the broker drains, if the policy lets it order that.
+    Visit {
+        /// [`crate::frame::PROTOCOL_VERSION`] of the client.
+        version: u16,
+        /// What the client calls itself, for people; at most [`NAME_BYTES_MAX`] bytes.
+        name: String,
+    },
     /// Broker: I am about to end. Say goodbye: what you have sent before is still routed, if that comes soon.
     LastCall,
 }
@@ -218,6 +229,8 @@ pub enum Reason {
     Exhausted,
     /// The broker knows no such topic, subscription or service.
     Unknown,
+    /// The broker lets nobody new in, and ends once all have left.
+    Draining,
     /// The broker is about to end. Who knocks again reaches the next one, if there will be one.
     Ending,
 }
@@ -254,6 +267,10 @@ pub enum Role {
     Subscribe,
     /// Requests; each goes to one server.
     Serve,
+    /// Records of the frames that pass, of messages, requests and replies; of control frames on
+    /// [`CONTROL_TOPIC`](crate::record::CONTROL_TOPIC). With overflow `drop-oldest` the oldest that wait are dropped,
+    /// with any other the new ones: nobody ever waits for a monitor.
+    Monitor(Watch),
 }
 
 /// What happens to messages for a subscription when the instance's queue is full.

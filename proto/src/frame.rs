@@ -73,6 +73,9 @@ pub enum Kind {
     Request = 3,
     /// The answer to a request, to the client that made it.
     Reply = 4,
+    /// Broker: what a monitor is told of a frame that has passed, whose topic, sender and sequence it bears: a
+    /// [`crate::record::RecordHead`], and of the frame's body what was captured.
+    Record = 5,
 }
 
 impl Kind {
@@ -83,6 +86,7 @@ impl Kind {
             2 => Kind::Message,
             3 => Kind::Request,
             4 => Kind::Reply,
+            5 => Kind::Record,
             _ => return None,
         })
     }
@@ -212,6 +216,17 @@ pub enum Malformed {
         /// The client's own.
         own: InstanceId,
     },
+    /// A frame that is too short for its kind.
+    #[error("frame body of {bytes} bytes is shorter than the {min} of its kind")]
+    TooShort {
+        /// Its length.
+        bytes: u32,
+        /// The limit.
+        min: usize,
+    },
+    /// A kind of frame that only the broker sends.
+    #[error("a client may not send frames of kind {0:?}")]
+    BrokersOwn(Kind),
     /// A fragment without its beginning, or a beginning within another message.
     #[error("a fragment is out of place")]
     Fragment,

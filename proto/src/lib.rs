@@ -9,6 +9,7 @@ pub mod frame;
 pub mod knock;
 pub mod pattern;
 pub mod place;
+pub mod record;
 pub mod splitter;
 pub mod topic;
 pub mod trust;

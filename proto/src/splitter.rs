@@ -6,13 +6,14 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::frame::{BODY_BYTES_MAX, Flags, HEAD_BYTES, Head, Kind, Malformed, Part};
+use crate::record::RECORD_HEAD_BYTES;
 use crate::topic::{InstanceId, TopicId};
 use crate::wire;
 
 /// A run of whole frames that go the same way: same kind, topic and sender.
 ///
-/// As [`next_span`] cuts it, either any number of unfragmented messages with rising sequence numbers, or one frame of
-/// another kind, one fragment or one loaned frame. Forwarded as it is; cloning shares the bytes.
+/// As [`next_span`] cuts it, either any number of unfragmented messages with rising sequence numbers, or of records of
+/// such, or one frame of another kind, one fragment or one loaned frame. Forwarded as it is; cloning shares the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
     /// The frames, one after another; empty where they are elsewhere, see [`begun_frame`].
@@ -54,6 +55,17 @@ impl Span {
     /// The frames, one by one, without a copy.
     pub fn iter(&self) -> Frames {
         Frames { rest: self.bytes.clone() }
+    }
+
+    /// The head and the body of each frame, for a look.
+    pub fn look(&self) -> impl Iterator<Item = (Head, &[u8])> + Clone {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let head = wire::decode_checked_head(self.bytes.get(at..)?)?;
+            let body = self.bytes.get(at + HEAD_BYTES..at + head.frame_bytes())?;
+            at += head.frame_bytes();
+            Some((head, body))
+        })
     }
 
     /// How many messages begin in it.
@@ -187,17 +199,34 @@ impl Frame {
 /// The bytes at the front are no frame. The stream can't be read on.
 pub fn next_span(buffer: &mut BytesMut) -> Result<Option<Span>, Malformed> {
     let Some(first) = whole_frame(buffer, 0)? else { return Ok(None) };
-    let mut end = first.frame_bytes();
-    let mut frames = 1;
-    let mut last = first.sequence;
-    if first.kind == Kind::Message && first.flags == Flags::NONE {
-        while let Some(next) = follower(buffer, end, &first).filter(|next| next.sequence > last) {
-            end += next.frame_bytes();
-            frames += 1;
-            last = next.sequence;
-        }
-    }
+    let run = match first.kind {
+        Kind::Message if first.flags == Flags::NONE => Run::of(buffer, &first, |_| true),
+        Kind::Record => Run::of(buffer, &first, |next| next.metadata == 0 && next.body as usize >= RECORD_HEAD_BYTES),
+        _ => Run { end: first.frame_bytes(), frames: 1, last: first.sequence },
+    };
+    let Run { end, frames, last } = run;
     Ok(Some(Span { last, frames, ..Span::of(&first, buffer.split_to(end).freeze()) }))
+}
+
+/// Frames that go the same way.
+struct Run {
+    end: usize,
+    frames: u32,
+    last: u64,
+}
+
+impl Run {
+    /// The longest at the front of `buffer`, where `first` is whole: of frames that are sound, as far as
+    /// [`follower`] does not say so.
+    fn of(buffer: &[u8], first: &Head, is_sound: impl Fn(&Head) -> bool) -> Run {
+        let mut run = Run { end: first.frame_bytes(), frames: 1, last: first.sequence };
+        while let Some(next) =
+            follower(buffer, run.end, first).filter(|next| next.sequence > run.last && is_sound(next))
+        {
+            run = Run { end: run.end + next.frame_bytes(), frames: run.frames + 1, last: next.sequence };
+        }
+        run
+    }
 }
 
 /// The frame at the front of `buffer`, of which only the beginning is there: what [`next_span`] would say of it but for
@@ -216,7 +245,8 @@ pub fn missing(buffer: &[u8]) -> usize {
     }
 }
 
-/// The whole frame at `at`, if it goes the same way as `first`, an unfragmented message. Checked no further, for this
+/// The whole frame at `at`, if it goes the same way as `first`, unfragmented. As a message it is sound then;
+/// it is checked no further, for this
 /// is done for every message: what is malformed is met again, at the front, by the next call.
 #[inline]
 fn follower(buffer: &[u8], at: usize, first: &Head) -> Option<Head> {
@@ -285,6 +315,23 @@ mod tests {
     }
 
     #[test]
+    fn records_of_one_sender_on_one_topic_are_one_span_unless_one_is_malformed() {
+        let record = |sequence, payload, metadata| {
+            let mut bytes = message(1, sequence, payload);
+            (bytes[4], bytes[6]) = (Kind::Record as u8, metadata);
+            bytes
+        };
+        let spans = split(&[record(1, 32, 0), record(3, 40, 0), message(1, 4, 5), record(0, 32, 0)].concat());
+        let seen: Vec<_> = spans.iter().map(|s| (s.kind, s.frames, s.look().count())).collect();
+        assert_eq!(seen, [(Kind::Record, 2, 2), (Kind::Message, 1, 1), (Kind::Record, 1, 1)]);
+        for malformed in [record(2, 31, 0), record(2, 32, 1)] {
+            let mut buffer = BytesMut::from(&[record(1, 32, 0), malformed].concat()[..]);
+            assert_eq!(next_span(&mut buffer).unwrap().unwrap().frames, 1);
+            assert!(next_span(&mut buffer).is_err());
+        }
+    }
+
+    #[test]
     fn half_a_frame_waits() {
         let bytes = message(1, 1, 100);
         let mut buffer = BytesMut::from(&bytes[..60]);
@@ -322,6 +369,9 @@ mod tests {
                     prop_assert_eq!(span.first, sequence + 1);
                     prop_assert_eq!(span.last - span.first + 1, u64::from(span.frames));
                     prop_assert_eq!(span.iter().count(), span.frames as usize);
+                    let looked_at: Vec<(Head, Vec<u8>)> = span.look().map(|(head, body)| (head, body.to_vec())).collect();
+                    let frames: Vec<_> = span.iter().map(|frame| (frame.head, frame.body.to_vec())).collect();
+                    prop_assert_eq!(looked_at, frames);
                     sequence = span.last;
                     out.extend_from_slice(&span.bytes);
                 }

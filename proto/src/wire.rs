@@ -15,6 +15,7 @@ use crate::control::Control;
 use crate::frame::{
     BODY_BYTES_MAX, CONTROL_BYTES_MAX, Flags, HEAD_BYTES, Head, Kind, METADATA_BYTES_MAX, Malformed, Metadata,
 };
+use crate::record::RECORD_HEAD_BYTES;
 use crate::topic::{InstanceId, TopicId};
 
 /// Nothing that is read with it may be longer than metadata: a text whose length lies is refused before there is room
@@ -89,13 +90,14 @@ fn check_head(head: &Head) -> Result<(), Malformed> {
         Kind::Message => Flags::CONTINUED.with(Flags::MORE).with(Flags::LOANED),
         Kind::Request => Flags::CONTINUED.with(Flags::MORE),
         Kind::Reply => Flags::CONTINUED.with(Flags::MORE).with(Flags::FAILED),
+        Kind::Record => Flags::NONE,
     };
     if !allowed.has(head.flags) {
         return Err(Malformed::Flags { kind: head.kind, flags: head.flags.0 });
     }
     let begins = !head.flags.has(Flags::CONTINUED);
     let metadata_fits = match head.kind {
-        Kind::Control => head.metadata == 0,
+        Kind::Control | Kind::Record => head.metadata == 0,
         Kind::Message => begins || head.metadata == 0,
         Kind::Request | Kind::Reply => begins == (head.metadata > 0),
     };
@@ -105,6 +107,9 @@ fn check_head(head: &Head) -> Result<(), Malformed> {
     let numbered = head.topic.0 != 0 || head.sender.0 != 0 || head.sequence != 0;
     if head.kind == Kind::Control && numbered {
         return Err(Malformed::ControlFields);
+    }
+    if head.kind == Kind::Record && (head.body as usize) < RECORD_HEAD_BYTES {
+        return Err(Malformed::TooShort { bytes: head.body, min: RECORD_HEAD_BYTES });
     }
     Ok(())
 }
@@ -280,6 +285,11 @@ mod tests {
         check(|h| h.metadata = 6, Malformed::Metadata { metadata: 6 });
         check(|h| h.kind = Kind::Request, Malformed::Metadata { metadata: 0 });
         check(|h| h.kind = Kind::Control, Malformed::ControlFields);
+        check(|h| h.kind = Kind::Record, Malformed::TooShort { bytes: 5, min: 32 });
+        let more = |h: &mut Head| (h.kind, h.body, h.flags) = (Kind::Record, 40, Flags::MORE);
+        check(more, Malformed::Flags { kind: Kind::Record, flags: 2 });
+        let metadata = |h: &mut Head| (h.kind, h.body, h.metadata) = (Kind::Record, 40, 1);
+        check(metadata, Malformed::Metadata { metadata: 1 });
         let mut bytes = encode_head(&head());
         bytes[4] = 9;
         assert_eq!(decode_head(&bytes), Err(Malformed::Kind(9)));

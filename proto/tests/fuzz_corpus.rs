@@ -23,6 +23,7 @@ targets! {
     head "../fuzz/fuzz_targets/head.rs"
     knock "../fuzz/fuzz_targets/knock.rs"
     metadata "../fuzz/fuzz_targets/metadata.rs"
+    record "../fuzz/fuzz_targets/record.rs"
     splitter "../fuzz/fuzz_targets/splitter.rs"
     topic_pattern "../fuzz/fuzz_targets/topic_pattern.rs"
     value "../fuzz/fuzz_targets/value.rs"

@@ -14,6 +14,7 @@ use pipebus_proto::frame::{
     Metadata, PROTOCOL_VERSION,
 };
 use pipebus_proto::knock::{KNOCK_BYTES, Knock, KnockFinder, KnockId};
+use pipebus_proto::record::{CAPTURE_BYTES_MAX, Kinds, RecordHead, Watch};
 use pipebus_proto::splitter::next_span;
 use pipebus_proto::topic::{InstanceId, TOPIC_BYTES_MAX, TopicId};
 use pipebus_proto::wire;
@@ -96,6 +97,7 @@ fn names(control: &Control) -> (&'static str, &'static str) {
         Control::Consumed { .. } => ("consumed", "Consumed"),
         Control::Released { .. } => ("released", "Released"),
         Control::Revoked { .. } => ("revoked", "Revoked"),
+        Control::Visit { .. } => ("visit", "Visit"),
         Control::LastCall => ("last-call", "LastCall"),
     }
 }
@@ -107,7 +109,7 @@ fn every_enum_is_documented_with_its_numbers() {
     check_enum::<Reason>("Reason", tail(0));
     check_enum::<Farewell>("Farewell", tail(0));
     check_enum::<Purpose>("Purpose", tail(0));
-    check_enum::<Role>("Role", tail(0));
+    check_enum::<Role>("Role", tail(14));
     check_enum::<Overflow>("Overflow", tail(0));
     check_enum::<Identity>("Identity", tail(8));
     check_enum::<Failure>("Failure", tail(0));
@@ -163,6 +165,7 @@ fn the_limits_are_those_of_the_code() {
     check("Frame", FRAME_BYTES_MAX);
     check("Body of a control frame", CONTROL_BYTES_MAX);
     check("Metadata", METADATA_BYTES_MAX);
+    check("Captured of a body", CAPTURE_BYTES_MAX);
     check("Name of a client", NAME_BYTES_MAX);
     check("Topic or pattern", TOPIC_BYTES_MAX);
     assert!(PROTOCOL.starts_with(&format!("# The pipebus protocol, version {PROTOCOL_VERSION}\n")));
@@ -183,6 +186,8 @@ enum Value {
     Control(Control),
     /// The frames of one message: heads without lengths, metadata, and the piece of payload in each.
     Message(Vec<(Head, Option<Metadata>, &'static str)>),
+    /// The head without its length, and what was captured.
+    Record(Head, RecordHead, Vec<u8>),
     Payload(Payload),
 }
 
@@ -196,6 +201,11 @@ impl Value {
             Value::Metadata(metadata) => wire::encode_metadata(metadata).unwrap(),
             Value::Control(control) => wire::encode_control(control).to_vec(),
             Value::Message(frames) => frames.iter().flat_map(encode_frame).collect(),
+            Value::Record(head, record, captured) => {
+                let body = [&record.encode()[..], captured].concat();
+                let head = Head { body: u32::try_from(body.len()).unwrap(), ..*head };
+                [&wire::encode_head(&head)[..], &body].concat()
+            }
             Value::Payload(payload) => wire::encode_value(payload).unwrap(),
         }
     }
@@ -219,6 +229,12 @@ impl Value {
                 assert_eq!(wire::decode_control(&bytes[HEAD_BYTES..]), Ok(control.clone()), "{name}");
             }
             Value::Message(frames) => check_frames(name, frames, bytes),
+            Value::Record(head, record, captured) => {
+                let span = next_span(&mut BytesMut::from(bytes)).expect(name).expect(name);
+                let (found, body) = span.look().next().expect(name);
+                assert_eq!((Head { body: 0, ..found }, span.bytes.len()), (*head, bytes.len()), "{name}");
+                assert_eq!(RecordHead::decode(body), Ok((*record, &captured[..])), "{name}");
+            }
             Value::Payload(payload) => assert_eq!(wire::decode_value(bytes), Ok(payload.clone()), "{name}"),
         }
     }
@@ -259,7 +275,31 @@ fn values() -> Vec<(&'static str, Value)> {
     values.extend(controls_of_connections().map(|(name, control)| (name, Value::Control(control))));
     values.extend(controls_of_messages().map(|(name, control)| (name, Value::Control(control))));
     values.extend(messages());
+    values.extend(records());
     values
+}
+
+fn records() -> [(&'static str, Value); 3] {
+    let record = |body, kind, metadata| RecordHead {
+        time: 1_700_000_000_123_456_789,
+        body,
+        kind,
+        flags: Flags::NONE,
+        metadata,
+        subscribers: 0,
+        waiting: 0,
+        dropped: 0,
+        to: InstanceId(0),
+    };
+    let head = |topic, sender, sequence| head(Kind::Record, Flags::NONE, topic, sender, sequence);
+    let message = RecordHead { subscribers: 2, waiting: 1, ..record(4, Kind::Message, 0) };
+    let reply = RecordHead { subscribers: 1, dropped: 3, to: InstanceId(3), ..record(23, Kind::Reply, 21) };
+    let ping = wire::encode_control(&Control::Ping { token: 0x1122_3344_5566_7788 })[HEAD_BYTES..].to_vec();
+    [
+        ("record", Value::Record(head(7, 3, 1), message, b"21".to_vec())),
+        ("record-of-control", Value::Record(head(2, 3, 0), record(12, Kind::Control, 0), ping)),
+        ("record-of-reply", Value::Record(head(8, 4, 1), reply, Vec::new())),
+    ]
 }
 
 fn plain_values() -> Vec<(&'static str, Value)> {
@@ -314,6 +354,21 @@ fn controls_of_connections() -> impl Iterator<Item = (&'static str, Control)> {
                 overflow: Overflow::Latest,
             },
         ),
+        (
+            "subscribe-monitor",
+            Control::Subscribe {
+                subscription: 6,
+                pattern: "sensors/**".to_owned(),
+                role: Role::Monitor(Watch {
+                    capture_bytes: 64,
+                    sender: Some(InstanceId(3)),
+                    bytes_min: 1,
+                    bytes_max: 4096,
+                    kinds: Kinds::NONE.with(Kind::Message).with(Kind::Request),
+                }),
+                overflow: Overflow::DropOldest,
+            },
+        ),
         ("subscribed", Control::Subscribed { subscription: 6 }),
         ("unsubscribe", Control::Unsubscribe { subscription: 6 }),
         ("unsubscribed", Control::Unsubscribed { subscription: 6 }),
@@ -341,6 +396,7 @@ fn controls_of_messages() -> impl Iterator<Item = (&'static str, Control)> {
         ("consumed", Control::Consumed { sender, sequence: 9 }),
         ("released", Control::Released { sequences: vec![9, 10] }),
         ("revoked", Control::Revoked { topic: TopicId(7), purpose: Purpose::Publish, text: "rule 3".to_owned() }),
+        ("visit", Control::Visit { version: 1, name: "status".to_owned() }),
         ("last-call", Control::LastCall),
     ]
     .into_iter()

@@ -10,7 +10,9 @@
 pub mod attack;
 pub mod machine;
 pub mod raw;
+pub mod screen;
 pub mod traffic;
+pub mod wireshark;
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -245,9 +247,14 @@ impl TestBus {
         bus
     }
 
+    /// Changes that file. The broker does not read it yet.
+    pub fn write_config(&self, text: &str) {
+        fs::write(self.config_path(), text).unwrap();
+    }
+
     /// Changes that file, and lets the broker read it. Returns once the log says what the broker makes of it.
     pub fn reload(&self, text: &str, said: &str) {
-        fs::write(self.config_path(), text).unwrap();
+        self.write_config(text);
         let before = self.log().matches(said).count();
         self.broker().signal(Signal::HUP);
         wait_for("the broker to reload", || (self.log().matches(said).count() > before).then_some(()));

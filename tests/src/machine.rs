@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::{Process, binary, wait_for};
 
-/// A machine of its own, booted by systemd in namespaces, with pipebus installed and two users: `ann`, who is in the
-/// group `pipebus-users`, and `bob`, who is not.
+/// A machine of its own, booted by systemd in namespaces, and two users, `ann` and `bob`. Unless it is bare, pipebus is
+/// installed, and `ann` is in the group `pipebus-users`.
 ///
-/// Its `/usr`, `/etc` and the database of dpkg are layers over the real ones, and its `/run`, `/var` and `/tmp` are in memory: nothing on the
+/// Its `/usr`, `/etc` and `/var/lib/dpkg` are layers over the real ones, and its `/run`, `/var` and `/tmp` are in memory: nothing on the
 /// real machine is changed. All its processes end with the thread that booted it, however that ends.
 #[derive(Debug)]
 pub struct Machine {
@@ -22,24 +22,42 @@ pub struct Machine {
     errors: tempfile::NamedTempFile,
 }
 
-/// Run as process 1 of the machine: `sh -c LAY_OUT_AND_BOOT sh INSTALL...`.
-const LAY_OUT_AND_BOOT: &str = r#"
+/// Run as process 1 of the machine: `sh -c INSTALL_AND_BOOT sh REPOSITORY PROGRAMS`; without `PROGRAMS`, it is bare.
+const INSTALL_AND_BOOT: &str = r#"
 set -eu
+repository=$1 programs=${2:-}
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs /run
-# layer LOWER NAME WHERE
 layer() {
-    mkdir -p /run/layers/$2 /run/layers/$2.work $3
-    mount -t overlay -o lowerdir=$1,upperdir=/run/layers/$2,workdir=/run/layers/$2.work overlay $3
+    mkdir -p /run/layers/$1 /run/layers/$1.work
+    mount -t overlay -o lowerdir=$2,upperdir=/run/layers/$1,workdir=/run/layers/$1.work overlay $3
 }
-layer /usr usr /usr
-layer /etc etc /etc
-[ ! -e /var/lib/dpkg ] || layer /var/lib/dpkg dpkg /run/layers/dpkg.whole
+layer usr /usr /usr
+layer etc /etc /etc
+if [ -n "$programs" ]; then
+    touch /usr/bin/pipebusd /usr/bin/pipebus
+    mount --bind "$programs/pipebusd" /usr/bin/pipebusd
+    mount --bind "$programs/pipebus" /usr/bin/pipebus
+    cd "$repository"
+    install -m 644 -t /usr/lib/systemd/system systemd/pipebusd.*
+    install -m 644 -t /usr/lib/systemd/user systemd/user/pipebusd.*
+    install -D -m 644 systemd/pipebus.sysusers.conf /usr/lib/sysusers.d/pipebus.conf
+    install -D -m 644 systemd/pipebus.tmpfiles.conf /usr/lib/tmpfiles.d/pipebus.conf
+    install -D -m 644 config/system.toml /etc/pipebus/system.toml
+    cd /
+fi
+packages=/var/lib/dpkg
+if [ -d $packages ]; then
+    mkdir /run/dpkg
+    layer dpkg $packages /run/dpkg
+fi
 mount -t tmpfs -o mode=755 tmpfs /var
 mount -t tmpfs tmpfs /tmp
 mkdir -m 1777 /var/tmp
-mkdir -p /var/log /var/lib/dpkg
-[ ! -e /run/layers/dpkg.whole ] || mount --bind /run/layers/dpkg.whole /var/lib/dpkg
+if [ -d /run/dpkg ]; then
+    mkdir -p $packages
+    mount --bind /run/dpkg $packages
+fi
 
 # Nothing that the real machine would start, mount or set.
 for directory in /etc/systemd/system /etc/systemd/user /usr/lib/systemd/system-generators \
@@ -52,45 +70,35 @@ printf '[Unit]\nDefaultDependencies=no\n' > sysinit.target
 printf '[Unit]\nDefaultDependencies=no\nRequires=systemd-journald.service\n' > machine.target
 ln -s /dev/null systemd-journald-dev-log.socket
 ln -s /dev/null systemd-journald-audit.socket
-mkdir -p /etc/systemd/journald.conf.d
+mkdir -p /etc/systemd/journald.conf.d /etc/systemd/user/pipebusd.service.d
 printf '[Journal]\nStorage=volatile\nReadKMsg=no\n' > /etc/systemd/journald.conf.d/machine.conf
+printf '[Service]\nWatchdogSec=1s\n' > /etc/systemd/user/pipebusd.service.d/impatient.conf
 cd /
 
 # Containers have it, so that packages start nothing.
 rm -f /usr/sbin/policy-rc.d
 printf 'u ann -\nu bob -\n' | systemd-sysusers -
-"$@"
+if [ -n "$programs" ]; then
+    systemd-sysusers pipebus.conf
+    printf 'm ann pipebus-users\n' | systemd-sysusers -
+    systemd-tmpfiles --create pipebus.conf
+fi
 export container=pipebus-tests
 exec /lib/systemd/systemd --system --unit=machine.target --log-target=journal --show-status=no
-"#;
-
-/// Installs pipebus, with the programs as they are: `sh -c INSTALL sh REPOSITORY PROGRAMS`.
-const INSTALL: &str = r#"
-set -eu
-make --silent --directory="$1" install-units install-config prefix=/usr
-touch /usr/bin/pipebusd /usr/bin/pipebus
-mount --bind "$2/pipebusd" /usr/bin/pipebusd
-mount --bind "$2/pipebus" /usr/bin/pipebus
-mkdir /etc/systemd/user/pipebusd.service.d
-printf '[Service]\nWatchdogSec=1s\n' > /etc/systemd/user/pipebusd.service.d/impatient.conf
-systemd-sysusers pipebus.conf
-printf 'm ann pipebus-users\n' | systemd-sysusers -
-systemd-tmpfiles --create pipebus.conf
 "#;
 
 impl Machine {
     /// `None`, with the reason printed, where that can't be done.
     pub fn boot() -> Option<Machine> {
-        let programs = binary("pipebusd").parent().unwrap().to_owned();
-        has(&["make"]).then(|| Machine::boot_after(&["sh", "-c", INSTALL, "sh"], &[&repository(), &programs]))?
+        Machine::boot_with(binary("pipebusd").parent())
     }
 
-    /// The same, with nothing of pipebus on it.
-    pub fn boot_without_pipebus() -> Option<Machine> {
-        Machine::boot_after(&["true"], &[])
+    /// One on which pipebus is still to be installed.
+    pub fn boot_bare() -> Option<Machine> {
+        Machine::boot_with(None)
     }
 
-    fn boot_after(install: &[&str], paths: &[&Path]) -> Option<Machine> {
+    fn boot_with(programs: Option<&Path>) -> Option<Machine> {
         if !has(&[
             "unshare",
             "nsenter",
@@ -109,8 +117,8 @@ impl Machine {
         let namespaces = ["--mount", "--pid", "--cgroup", "--net", "--ipc", "--uts", "--fork", "--kill-child"];
         let mut unshare = Command::new("sh");
         unshare.args(["-c", r#"echo $$ > "$0/cgroup.procs" && exec setpriv --pdeathsig KILL unshare "$@""#]);
-        unshare.arg(&cgroup).args(namespaces).args(["--mount-proc", "sh", "-c", LAY_OUT_AND_BOOT, "sh"]);
-        unshare.args(install).args(paths);
+        unshare.arg(&cgroup).args(namespaces).args(["--mount-proc", "sh", "-c", INSTALL_AND_BOOT, "sh"]);
+        unshare.arg(repository()).args(programs);
         let errors = tempfile::NamedTempFile::new().unwrap();
         unshare.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors.reopen().unwrap());
         let mut machine = Machine { init: Process::start(&mut unshare), cgroup, errors };

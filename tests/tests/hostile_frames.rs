@@ -16,6 +16,7 @@ const CONTROL: u8 = 1;
 const MESSAGE: u8 = 2;
 const REQUEST: u8 = 3;
 const REPLY: u8 = 4;
+const RECORD: u8 = 5;
 
 const CONTINUED: u8 = 1;
 const MORE: u8 = 2;
@@ -110,7 +111,10 @@ fn wrong_heads(w: &Wrong) -> Vec<Case> {
     let f = |kind, flags, metadata, body| w.frame(kind, flags, metadata, body).bytes();
     let mut cases = vec![
         ("kind 0", "kind 0", f(0, 0, 0, 0)),
-        ("kind 5", "kind 5", f(5, 0, 0, 0)),
+        ("kind 6", "kind 6", f(6, 0, 0, 0)),
+        ("a record that is too short", "shorter", f(RECORD, 0, 0, 31)),
+        ("a record with metadata", "metadata", f(RECORD, 0, 1, 40)),
+        ("a record in fragments", "flags", f(RECORD, MORE, 0, 40)),
         ("kind 255", "kind 255", f(255, 0xff, 0xffff, u32::MAX)),
         ("noise", "kind", vec![0xa5; HEAD_BYTES]),
         ("nothing but zeros", "kind 0", vec![0; HEAD_BYTES]),
@@ -152,6 +156,8 @@ fn wrong_messages(w: &Wrong) -> Vec<Case> {
     let request = || w.with_metadata(REQUEST, &w.call(w.me));
     let not_declared = "was not declared";
     let mut cases = vec![
+        ("a record", "may not send", w.frame(RECORD, 0, 0, 40).bytes()),
+        ("a record in a message", "may not send", two(&first, w.frame(RECORD, 0, 0, 40))),
         ("a fragment without a beginning", "out of place", last.bytes()),
         ("a middle without a beginning", "out of place", w.frame(MESSAGE, CONTINUED | MORE, 0, 10).bytes()),
         ("a beginning in a message", "out of place", two(&first, first.clone())),

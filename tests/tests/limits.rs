@@ -63,7 +63,7 @@ async fn a_limit_that_is_reached_is_an_event() {
     }
     let bus = bus(&["limits.topics_per_user_max=2"]);
     let watcher = bus.client().await;
-    let mut events = watcher.subscribe("$bus/events/**").await.unwrap();
+    let mut events = watcher.subscribe(LIMIT_EVENT).await.unwrap();
     let mut greedy = other(&bus);
     for topic in ["a", "b"] {
         greedy.declare(topic);

@@ -1,5 +1,5 @@
-//! `make install`, and the Debian package on a machine of its own: it installs, starts, is upgraded under load, and leaves
-//! nothing behind.
+//! What packagers and administrators do: `make install`, and the Debian package, with the real dpkg on a machine of its
+//! own.
 
 #![allow(clippy::unwrap_used, reason = "a failing fixture fails its test, which is its job")]
 
@@ -7,194 +7,113 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 
-use pipebus_tests::binary;
-use pipebus_tests::machine::comers::Comers;
 use pipebus_tests::machine::{Machine, has, repository, run, sorted_lines, succeed, text};
-
-/// `make`, which must succeed, with the programs that are built for tests, and nothing of the caller's that it would heed.
-fn make(arguments: &[&str]) {
-    // What it makes on the way is always in the same place.
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock();
-    // They are there, and cargo has nothing to do.
-    let programs = binary("pipebus").parent().unwrap().to_owned();
-    let profile = if programs.ends_with("debug") { "dev" } else { "release" };
-    let mut make = Command::new("make");
-    make.args(["--silent", "--directory"]).arg(repository()).arg(format!("PROFILE={profile}"));
-    make.arg(format!("CARGO_TARGET_DIR={}", programs.parent().unwrap().display())).args(arguments);
-    make.arg(format!("CARGO={}", cargo().display())).env_remove("MAKEFLAGS").env_remove("DESTDIR");
-    succeed(&run(&mut make));
-}
-
-fn cargo() -> PathBuf {
-    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()).into()
-}
-
-/// The files below a directory, each with its permissions: `755 usr/bin/pipebus`.
-fn files(root: &Path) -> Vec<String> {
-    let list = run(Command::new("find").arg(root).args(["!", "-type", "d", "-printf", "%m %P\n"]));
-    succeed(&list);
-    sorted_lines(&list.stdout)
-}
+use pipebus_tests::{Process, binary, wait_for};
 
 #[test]
-fn make_install_puts_everything_where_it_belongs_and_uninstall_takes_it_away() {
-    if !has(&["make"]) {
-        return;
-    }
-    let root = tempfile::tempdir().unwrap();
-    let destination = format!("DESTDIR={}", root.path().display());
-    make(&["install", &destination, "prefix=/opt/bus"]);
-    let found = files(root.path());
-    for expected in [
-        "755 opt/bus/bin/pipebus",
-        "755 opt/bus/bin/pipebusd",
-        "644 etc/pipebus/system.toml",
-        "644 opt/bus/lib/systemd/system/pipebusd.service",
-        "644 opt/bus/lib/systemd/system/pipebusd.socket",
-        "644 opt/bus/lib/systemd/user/pipebusd.service",
-        "644 opt/bus/lib/systemd/user/pipebusd.socket",
-        "644 opt/bus/lib/sysusers.d/pipebus.conf",
-        "644 opt/bus/lib/tmpfiles.d/pipebus.conf",
-        "644 opt/bus/share/man/man1/pipebus.1",
-        "644 opt/bus/share/man/man1/pipebus-policy-check.1",
-        "644 opt/bus/share/man/man5/pipebus.toml.5",
-        "644 opt/bus/share/man/man8/pipebusd.8",
-        "644 opt/bus/share/bash-completion/completions/pipebus",
-        "644 opt/bus/share/bash-completion/completions/pipebusd",
-        "644 opt/bus/share/zsh/site-functions/_pipebus",
-        "644 opt/bus/share/zsh/site-functions/_pipebusd",
-        "644 opt/bus/share/fish/vendor_completions.d/pipebus.fish",
-        "644 opt/bus/share/fish/vendor_completions.d/pipebusd.fish",
-        "644 opt/bus/share/doc/pipebus/LICENSE-MIT",
-        "644 opt/bus/share/doc/pipebus/LICENSE-APACHE",
-        "644 opt/bus/share/doc/pipebus/PROTOCOL.md",
-    ] {
-        assert!(found.iter().any(|file| file == expected), "{expected} is missing in {found:#?}");
-    }
-    let programs = root.path().join("opt/bus/bin");
-    for program in ["pipebus", "pipebusd"] {
-        succeed(&run(Command::new(programs.join(program)).arg("--version")));
-    }
-    for unit in ["system/pipebusd.service", "user/pipebusd.service"] {
-        let unit = fs::read_to_string(root.path().join("opt/bus/lib/systemd").join(unit)).unwrap();
-        assert!(unit.contains("ExecStart=/opt/bus/bin/pipebusd ") && !unit.contains("/usr/bin/pipebusd"), "{unit}");
-    }
-
-    // What an administrator has written stays, be it installed again or taken away.
-    let config = root.path().join("etc/pipebus/system.toml");
-    fs::write(&config, "# mine\n").unwrap();
-    make(&["install", &destination, "prefix=/opt/bus"]);
-    assert_eq!(fs::read_to_string(&config).unwrap(), "# mine\n");
-    make(&["uninstall", &destination, "prefix=/opt/bus"]);
-    assert_eq!(files(root.path()), ["644 etc/pipebus/system.toml"]);
-}
-
-#[test]
-fn units_that_are_installed_elsewhere_are_well_formed() {
+fn make_install_puts_every_file_in_its_place_and_make_uninstall_takes_it_away() {
     if !has(&["make", "systemd-analyze"]) {
         return;
     }
-    let root = tempfile::tempdir().unwrap();
-    let (prefix, etc) = (root.path().join("usr"), root.path().join("etc"));
-    let places = [format!("prefix={}", prefix.display()), format!("sysconfdir={}", etc.display())];
-    make(&["install-programs", "install-units", "install-config", &places[0], &places[1]]);
-    for manager in ["system", "user"] {
-        let units = prefix.join("lib/systemd").join(manager);
-        let mut verify = Command::new("systemd-analyze");
-        verify.args([&format!("--{manager}"), "verify", "--man=no"]).env("XDG_RUNTIME_DIR", root.path());
-        let output = run(verify.args([units.join("pipebusd.service"), units.join("pipebusd.socket")]));
-        assert!(output.status.success() && output.stderr.is_empty(), "{manager}: {output:?}");
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    make(&root, scratch.path(), "install");
+    for (file, mode) in [
+        ("opt/bin/pipebus", 0o755),
+        ("opt/bin/pipebusd", 0o755),
+        ("opt/lib/systemd/system/pipebusd.socket", 0o644),
+        ("opt/lib/systemd/user/pipebusd.service", 0o644),
+        ("opt/lib/sysusers.d/pipebus.conf", 0o644),
+        ("opt/lib/tmpfiles.d/pipebus.conf", 0o644),
+        ("opt/share/man/man1/pipebus-sub.1", 0o644),
+        ("opt/share/man/man5/pipebus.toml.5", 0o644),
+        ("opt/share/man/man8/pipebusd.8", 0o644),
+        ("opt/share/bash-completion/completions/pipebus", 0o644),
+        ("opt/share/zsh/site-functions/_pipebus", 0o644),
+        ("opt/share/fish/vendor_completions.d/pipebus.fish", 0o644),
+        ("opt/share/pipebus/wireshark/pipebus.lua", 0o644),
+        ("opt/share/doc/pipebus/LICENSE-MIT", 0o644),
+        ("etc/pipebus/system.toml", 0o644),
+    ] {
+        let facts = fs::metadata(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert_eq!(facts.permissions().mode() & 0o7777, mode, "{file}");
     }
+    let version = run(Command::new(root.join("opt/bin/pipebus")).arg("--version"));
+    assert!(version.status.success());
+    let unit = fs::read_to_string(root.join("opt/lib/systemd/system/pipebusd.service")).unwrap();
+    assert!(unit.contains("ExecStart=/opt/bin/pipebusd --bus system --config /etc/pipebus/system.toml"), "{unit}");
+
+    fs::write(root.join("etc/pipebus/system.toml"), "# mine\n").unwrap();
+    make(&root, scratch.path(), "install");
+    assert_eq!(fs::read_to_string(root.join("etc/pipebus/system.toml")).unwrap(), "# mine\n");
+
+    make(&root, scratch.path(), "uninstall");
+    let left = run(Command::new("find").arg(&root).args(["-type", "f", "-printf", "%P\n"]));
+    assert_eq!(sorted_lines(&left.stdout), ["etc/pipebus/system.toml"]);
 }
 
 #[test]
-fn the_package_has_the_version_of_the_programs() {
-    let changelog = fs::read_to_string(repository().join("packaging/deb/changelog")).unwrap();
-    let version = format!("pipebus ({}-", env!("CARGO_PKG_VERSION"));
-    assert!(changelog.starts_with(&version), "packaging/deb/changelog does not begin with {version}");
-}
-
-/// Packages of these versions, if cargo-deb is there.
-fn packages(versions: [&str; 2]) -> Option<[PathBuf; 2]> {
-    let installed = Command::new(cargo()).args(["deb", "--version"]).output();
-    let tools = ["make", "dpkg", "dpkg-shlibdeps", "strip", "deb-systemd-helper", "usermod"];
-    if !has(&tools) || !installed.is_ok_and(|output| output.status.success()) {
-        return pipebus_tests::machine::skip("there is no cargo-deb; cargo install cargo-deb");
+fn the_debian_package_installs_starts_upgrades_and_purges() {
+    if !has(&["make", "dpkg-deb", "strip", "deb-systemd-helper"]) {
+        return;
     }
-    Some(versions.map(|version| {
-        make(&["deb", &format!("DEB_VERSION={version}"), "DEB_OPTIONS=--fast"]);
-        let (directory, suffix) = (repository().join("target/deb"), format!("_{version}_"));
-        let packages = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-        packages.filter(|path| path.to_string_lossy().contains(&suffix)).max().unwrap()
-    }))
-}
+    let scratch = tempfile::tempdir().unwrap();
+    let (older, newer) = (package(scratch.path(), "0.1.0"), package(scratch.path(), "0.1.1"));
+    let Some(machine) = Machine::boot_bare() else { return };
+    let before = installed_files(&machine);
 
-/// All that has pipebus in its name, but for what is shown of layers and processes.
-fn left_of_pipebus(machine: &Machine) -> Vec<String> {
-    let places = ["/usr", "/etc", "/run", "/var"];
-    let mut find = vec!["find"];
-    find.extend(places);
-    find.extend(["-path", "/run/layers", "-prune", "-o", "-name", "*pipebus*", "-print"]);
-    sorted_lines(&machine.run(&find).stdout)
-}
-
-#[test]
-fn the_package_installs_starts_upgrades_under_load_and_leaves_nothing() {
-    let Some([first, second]) = packages(["0.1.0-1", "0.1.0-2"]) else { return };
-    let Some(machine) = Machine::boot_without_pipebus() else { return };
-    let (root, ann, bob) = (machine.user("root"), machine.user("ann"), machine.user("bob"));
-    let dpkg = |arguments: &[&str]| {
-        // Without those of other packages: to read all manual pages anew takes minutes.
-        let output = machine.run(&[&["dpkg", "--no-triggers"], arguments].concat());
-        succeed(&output);
-        text(&output.stdout)
-    };
-    assert_eq!(left_of_pipebus(&machine), [""; 0]);
-    dpkg(&["--install", first.to_str().unwrap()]);
-
-    // The door is there, also after the next boot, and whoever is let in starts the broker.
-    let socket = machine.run(&["systemctl", "is-active", "pipebusd.socket"]);
-    assert_eq!(text(&socket.stdout), "active\n");
-    let enabled = machine.run(&["systemctl", "is-enabled", "pipebusd.socket"]);
-    assert_eq!(text(&enabled.stdout), "enabled\n");
-    assert_eq!(root.show("ActiveState"), "inactive");
-    machine.run(&["usermod", "--append", "--groups", "pipebus-users", "ann"]);
+    succeed(&machine.run(&["dpkg", "--install", older.to_str().unwrap()]));
+    succeed(&machine.run(&["usermod", "-aG", "pipebus-users", "ann"]));
+    let (ann, bob) = (machine.user("ann"), machine.user("bob"));
+    assert_eq!((ann.show("ActiveState"), ann.show("UnitFileState")), ("active".into(), "enabled".into()));
     ann.deliver("system");
     assert!(!bob.pipebus(&["--bus", "system", "pub", "a", "b"]).status.success());
-    succeed(&machine.run(&["test", "-e", "/usr/share/man/man8/pipebusd.8.gz"]));
+    assert!(text(&machine.run(&["sh", "-c", "zcat /usr/share/man/man1/pipebus.1.gz"]).stdout).contains("pipebus"));
 
-    // What an administrator has written is kept, and nobody notices the upgrade.
-    machine.run(&["sh", "-c", "echo '# mine' >> /etc/pipebus/system.toml"]);
-    let before = root.show("MainPID");
-    let comers = Comers::start(ann);
-    dpkg(&["--install", second.to_str().unwrap()]);
-    assert_ne!(root.show("MainPID"), before);
+    // Somebody connects, publishes and leaves again and again while the broker is replaced.
+    let first = ann.show("MainPID");
+    let again =
+        "n=0; while [ ! -e /tmp/enough ]; do pipebus --bus system pub a b || exit 1; n=$((n + 1)); done; echo $n";
+    let mut busy = Process::start(ann.command(&["sh", "-c", again]).stdout(std::process::Stdio::piped()));
+    succeed(&machine.run(&["sh", "-c", "echo '# mine' >> /etc/pipebus/system.toml"]));
+    succeed(&machine.run(&["dpkg", "--install", newer.to_str().unwrap()]));
+    wait_for("another broker", || (ann.show("MainPID") != first && ann.show("ActiveState") == "active").then_some(()));
     ann.deliver("system");
-    comers.all_were_let_in();
-    let version = machine.run(&["dpkg-query", "--show", "--showformat=${Version}", "pipebus"]);
-    assert_eq!(text(&version.stdout), "0.1.0-2");
-    succeed(&machine.run(&["grep", "--quiet", "# mine", "/etc/pipebus/system.toml"]));
+    succeed(&machine.run(&["touch", "/tmp/enough"]));
+    assert!(busy.wait().success(), "an attempt to connect failed during the upgrade");
+    let configuration = machine.run(&["tail", "-n1", "/etc/pipebus/system.toml"]);
+    assert_eq!(text(&configuration.stdout), "# mine\n");
 
-    // Removed, only the configuration stays; purged, nothing but the user and the groups.
-    dpkg(&["--remove", "pipebus"]);
-    assert!(!ann.pipebus(&["--bus", "system", "pub", "a", "b"]).status.success());
-    assert!(text(&machine.run(&["cat", "/etc/pipebus/system.toml"]).stdout).contains("# mine"));
-    dpkg(&["--purge", "pipebus"]);
-    assert_eq!(left_of_pipebus(&machine), [""; 0]);
-    let groups = machine.run(&["getent", "group", "pipebus", "pipebus-users", "pipebus-admins"]);
-    assert_eq!(text(&groups.stdout).lines().count(), 3);
-    let units = machine.run(&["systemctl", "list-units", "--all", "--plain", "--no-legend", "pipebusd*"]);
-    assert_eq!(text(&units.stdout), "");
+    succeed(&machine.run(&["dpkg", "--remove", "pipebus"]));
+    assert_eq!(ann.show("ActiveState"), "inactive");
+    assert!(machine.run(&["test", "-e", "/etc/pipebus/system.toml"]).status.success());
+    succeed(&machine.run(&["dpkg", "--purge", "pipebus"]));
+    assert_eq!(installed_files(&machine), before);
+    assert!(machine.run(&["test", "!", "-e", "/run/pipebus"]).status.success());
 }
 
-#[test]
-fn scripts_of_the_package_can_be_run() {
-    for script in ["postinst", "prerm", "postrm"] {
-        let path = repository().join("packaging/deb").join(script);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o111, 0o111, "{script}");
-        succeed(&run(Command::new("sh").arg("-n").arg(&path)));
-    }
+/// Runs a target of the Makefile on the programs that the tests use.
+fn make(root: &Path, scratch: &Path, target: &str) {
+    let mut make = Command::new("make");
+    make.current_dir(repository()).args(["--silent", target, "prefix=/opt"]);
+    make.arg(format!("DESTDIR={}", root.display()));
+    make.arg(format!("built={}", binary("pipebusd").parent().unwrap().display()));
+    make.arg(format!("written={}", scratch.join("written").display()));
+    succeed(&run(&mut make));
+}
+
+/// A package of the programs that the tests use.
+fn package(scratch: &Path, version: &str) -> PathBuf {
+    let mut build = Command::new(repository().join("packaging/deb/build.sh"));
+    let output = run(build.arg(binary("pipebusd").parent().unwrap()).arg(version).arg(scratch));
+    succeed(&output);
+    PathBuf::from(text(&output.stdout).trim())
+}
+
+/// What of pipebus is in the directories that packages use.
+fn installed_files(machine: &Machine) -> Vec<String> {
+    let places = ["/usr", "/etc", "/var/lib", "/run"];
+    let find = [&["find"], &places[..], &["-xdev", "-name", "*pipebus*", "-not", "-path", "/run/layers/*"]].concat();
+    sorted_lines(&machine.run(&find).stdout)
 }

@@ -201,10 +201,12 @@ fn a_client_that_keeps_publishing_does_not_hold_the_shutdown_up() {
 fn a_flood_at_the_door_does_not_keep_the_broker_from_ending() {
     let mut bus = TestBus::start_with(&["log.filter=info"]);
     let stop = Arc::new(AtomicBool::new(false));
-    let (place, stopped) = (bus.place(), stop.clone());
+    let stopped = stop.clone();
+    // Before the broker is told to end, which takes the door with it.
+    let door = pipebus_tests::open(&bus.place().door(), rustix::fs::OFlags::WRONLY).unwrap();
+    let knocks: Vec<u8> = (0..100u8).flat_map(|number| Knock::new(KnockId([number; 16])).encode()).collect();
+    rustix::io::write(&door, &knocks).unwrap();
     let flood = std::thread::spawn(move || {
-        let door = pipebus_tests::open(&place.door(), rustix::fs::OFlags::WRONLY).unwrap();
-        let knocks: Vec<u8> = (0..100u8).flat_map(|number| Knock::new(KnockId([number; 16])).encode()).collect();
         while !stopped.load(Ordering::SeqCst) {
             let _ = rustix::io::write(&door, &knocks);
         }

@@ -125,6 +125,25 @@ fn the_system_bus_is_for_its_group_and_comes_back() {
 }
 
 #[test]
+fn a_drained_broker_has_ended_well_and_the_next_knock_starts_another() {
+    let Some(machine) = Machine::boot() else { return };
+    let user = machine.user_manager("ann");
+    user.systemctl(&["start", "pipebusd.socket"]);
+    user.publish("session");
+    let first = user.show("MainPID");
+    user.systemctl(&["reload", "pipebusd.service"]);
+    wait_for("the reload to be over", || (user.show("ActiveState") == "active").then_some(()));
+    assert_eq!(user.show("MainPID"), first);
+
+    succeed(&user.pipebus(&["--bus", "session", "drain", "--wait"]));
+    wait_for("systemd to see it", || (user.show("ActiveState") == "inactive").then_some(()));
+    assert_eq!((user.show("Result"), user.show("NRestarts")), ("success".into(), "0".into()));
+    user.publish("session");
+    assert_eq!(user.show("ActiveState"), "active");
+    assert_ne!(user.show("MainPID"), first);
+}
+
+#[test]
 fn a_broker_whose_door_was_removed_says_so_and_a_new_door_brings_the_bus_back() {
     let Some(machine) = Machine::boot() else { return };
     let (root, ann) = (machine.user("root"), machine.user("ann"));

@@ -65,7 +65,9 @@ Examples:
   pipebus sub 'sensors/**' 'logs/app'
   pipebus sub 'sensors/**' --format json | jq .payload
   pipebus sub backup/done --count 1 --timeout 1h --format raw > report.json
-  pipebus sub 'logs/**' --overflow drop-oldest";
+  pipebus sub 'logs/**' --overflow drop-oldest
+  pipebus sub '$bus/events/**'                     what happens on the bus, as the broker tells it
+  pipebus sub '$bus/events/policy' --format line | jq .identity";
 
 /// How messages are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use pipebus_proto::control::{Control, Purpose, Regarding, Role, Welcome};
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 
-use super::{Phase, Question, Shared, Wanted};
+use super::{Phase, Question, Shared};
 use crate::error::{Error, Result};
 use crate::inbox::{Inbox, Item};
 use crate::message::Message;
@@ -31,6 +31,17 @@ pub enum Link {
     },
     /// Closed for good.
     Closed,
+}
+
+/// Those that get what comes on a topic.
+#[derive(Debug, Default)]
+pub(crate) struct Inboxes {
+    /// The messages.
+    pub(crate) listening: Vec<Arc<Inbox>>,
+    /// The requests.
+    pub(crate) serving: Vec<Arc<Inbox>>,
+    /// The records.
+    pub(crate) watching: Vec<Arc<Inbox>>,
 }
 
 impl Shared {
@@ -160,7 +171,7 @@ impl Shared {
         wanted.inbox.activate();
         match wanted.waiter.take() {
             Some(waiter) => drop(waiter.send(Ok(()))),
-            None if wanted.role == Role::Subscribe => {
+            None if wanted.role != Role::Serve => {
                 let gap = Gap { messages: None, topic: None, cause: GapCause::Reconnected };
                 let _ = wanted.inbox.push(Item::Gap(gap));
             }
@@ -225,21 +236,27 @@ impl Shared {
         }
     }
 
-    /// The inboxes that get a topic's messages, and those that get its requests.
-    pub(crate) fn inboxes(&self, topic: &Topic) -> (Vec<Arc<Inbox>>, Vec<Arc<Inbox>>) {
+    /// The inboxes that get what comes on a topic.
+    pub(crate) fn inboxes(&self, topic: &Topic) -> Inboxes {
         let state = self.lock();
         let matching = state.subscriptions.values().filter(|wanted| wanted.pattern.matches(topic));
-        let active = matching.filter(|wanted| wanted.inbox.is_active());
-        let (listening, serving): (Vec<_>, Vec<_>) = active.partition(|wanted| wanted.role == Role::Subscribe);
-        let inboxes = |wanted: Vec<&Wanted>| wanted.into_iter().map(|wanted| wanted.inbox.clone()).collect();
-        (inboxes(listening), inboxes(serving))
+        let mut inboxes = Inboxes::default();
+        for wanted in matching.filter(|wanted| wanted.inbox.is_active()) {
+            let of_role = match wanted.role {
+                Role::Subscribe => &mut inboxes.listening,
+                Role::Serve => &mut inboxes.serving,
+                Role::Monitor(_) => &mut inboxes.watching,
+            };
+            of_role.push(wanted.inbox.clone());
+        }
+        inboxes
     }
 
-    /// Every inbox that gets messages.
+    /// Every inbox that gets messages or records.
     pub(crate) fn all_inboxes(&self) -> Vec<Arc<Inbox>> {
         let state = self.lock();
-        let listening = state.subscriptions.values().filter(|wanted| wanted.role == Role::Subscribe);
-        listening.map(|wanted| wanted.inbox.clone()).collect()
+        let hearing = state.subscriptions.values().filter(|wanted| wanted.role != Role::Serve);
+        hearing.map(|wanted| wanted.inbox.clone()).collect()
     }
 
     /// Changes whenever [`Shared::inboxes`] may say something else.

@@ -9,46 +9,41 @@ use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::core::bus::{Instance, Subscription};
+use crate::drain;
 use crate::outbox::Outbox;
+use crate::process;
+use crate::totals::Totals;
 
 pub(super) fn status(broker: &Broker) -> Status {
     let bus = broker.bus();
-    let ended = &broker.ended;
-    let mut status = Status {
+    let Totals { subscriptions, monitors, passed, dropped, queued_bytes, .. } = Totals::of(broker, &bus);
+    Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         bus: broker.place.directory().display().to_string(),
         uptime_ms: milliseconds_since(broker.started),
+        instances: bus.instances().len() as u64,
         instances_max: bus.limits().instances_max as u64,
-        messages_in: ended.messages_in.read(),
-        bytes_in: ended.bytes_in.read(),
-        messages_out: ended.messages_out.read(),
-        bytes_out: ended.bytes_out.read(),
-        dropped: broker.ended_dropped.read(),
-        memory_bytes: resident_bytes(),
+        subscriptions,
+        topics: bus.topics().filter(|(_, declared)| !declared.name.is_reserved()).count() as u64,
+        messages_in: passed.messages_in.read(),
+        bytes_in: passed.bytes_in.read(),
+        messages_out: passed.messages_out.read(),
+        bytes_out: passed.bytes_out.read(),
+        dropped: dropped.read(),
+        queued_bytes,
+        memory_bytes: process::resident_bytes(),
         limits_reached: broker.reviewed.reached().map(|(limit, times)| (limit.key().to_owned(), times)).collect(),
-        ..Status::default()
-    };
-    status.instances = bus.instances().len() as u64;
-    status.topics = bus.topics().filter(|(_, declared)| !declared.name.is_reserved()).count() as u64;
-    for (_, instance) in bus.instances() {
-        let (counters, fill) = (&instance.to.counters, instance.to.fill());
-        status.subscriptions += instance.subscriptions.len() as u64;
-        status.messages_in += counters.messages_in.read();
-        status.bytes_in += counters.bytes_in.read();
-        status.messages_out += counters.messages_out.read();
-        status.bytes_out += counters.bytes_out.read();
-        status.dropped += fill.dropped;
-        status.queued_bytes += fill.queued_bytes;
+        monitors,
+        draining: drain::state(broker, &bus),
     }
-    status
 }
 
 pub(super) fn instances(broker: &Broker) -> Vec<InstanceStatus> {
     broker.bus().instances().map(|(id, instance)| instance_status(id, instance)).collect()
 }
 
-fn instance_status(id: InstanceId, instance: &Instance<Arc<Outbox>>) -> InstanceStatus {
+pub(super) fn instance_status(id: InstanceId, instance: &Instance<Arc<Outbox>>) -> InstanceStatus {
     let (counters, fill) = (&instance.to.counters, instance.to.fill());
     let subscriptions = instance.subscriptions.values().map(subscription_status);
     InstanceStatus {
@@ -74,6 +69,7 @@ fn subscription_status(subscription: &Subscription) -> SubscriptionStatus {
         pattern: subscription.pattern.to_string(),
         overflow: subscription.overflow,
         serves: subscription.role == Role::Serve,
+        monitors: subscription.is_monitor(),
     }
 }
 
@@ -126,13 +122,6 @@ pub(super) fn topics(broker: &Broker) -> Vec<TopicStatus> {
         .collect()
 }
 
-fn milliseconds_since(start: Instant) -> u64 {
+pub(crate) fn milliseconds_since(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The second field of `/proc/self/statm`, in pages (proc_pid_statm(5)); `None` where there is no such file.
-fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
 }

@@ -44,6 +44,10 @@ fn an_error_names_the_place_and_the_key() {
     check(load(Some("[limits]\ninstances_max = 16"), &[], &[]), "test.toml", "limits.instances_reserved");
     check(load(Some("[limits]\nbytes_per_second_max = \"much\""), &[], &[]), "test.toml", "\"unlimited\"");
     check(load(Some("[limits]\nbytes_per_second_max = 0"), &[], &[]), "test.toml", "limits.bytes_per_second_max");
+    check(load(Some("[metrics]\nfile = \"bus.prom\""), &[], &[]), "test.toml", "absolute path");
+    check(load(Some("[metrics]\nfile = \"/dev/null\""), &[], &[]), "test.toml", ".prom");
+    assert!(load(Some("[metrics]\nfile = \"/x/bus.prom\""), &[], &[]).is_ok());
+    check(load(Some("[metrics]\ninterval_ms = 0"), &[], &[]), "test.toml", "metrics.interval_ms");
     check(load(None, &[("PIPEBUSD__QUEUE__SIZE", "1")], &[]), "environment", "size");
     check(load(None, &[("PIPEBUSD__QUEUE__BYTES_MAX", "x")], &[]), "environment", "bytes_max");
     check(load(None, &[], &[("nothing.such", "1")]), "command line", "nothing");

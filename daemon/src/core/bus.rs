@@ -2,8 +2,10 @@
 //!
 //! Not the messages themselves: they follow [`Bus::routes`] without passing here. Only requests and replies do, since
 //! each goes to one instance. `topics` is what is declared, `subscriptions` who gets it, `revision` what changes
-//! when the policy does.
+//! when the policy does, `decisions` what that says, and `draining` how a bus becomes empty.
 
+pub mod decisions;
+mod draining;
 mod revision;
 mod subscriptions;
 mod topics;
@@ -17,10 +19,11 @@ use pipebus_proto::frame::Call;
 use pipebus_proto::pattern::Pattern;
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 
+use self::decisions::{Denied, Entry};
 use crate::core::account::Account;
 use crate::core::ingress::{Server, Standing};
 use crate::core::limits::{Limit, Limits};
-use crate::core::policy::{Action, Decision, Group, Peer, Policy, Subject};
+use crate::core::policy::{Action, Group, Peer, Policy, Subject};
 use crate::core::refused::Refused;
 use crate::core::requests::Requests;
 use crate::core::routes::Routes;
@@ -38,9 +41,23 @@ pub struct Bus<T> {
     topic_ids: HashMap<Topic, TopicId>,
     routes: Routes<T>,
     requests: Requests,
+    denials: HashMap<Identity, Denied>,
+    /// Who has ordered that nobody new is let in, if anybody has.
+    drained_by: Option<InstanceId>,
+    /// How many of the instances only visit the broker.
+    visitors: usize,
     last_instance: u32,
     last_topic: u32,
     effects: VecDeque<Effect<T>>,
+}
+
+/// What a client says of itself when it comes.
+#[derive(Clone, Debug)]
+pub struct Hello {
+    /// What it calls itself.
+    pub name: String,
+    /// Whether it comes for the broker alone.
+    pub visits: bool,
 }
 
 /// A client's connection, as the bus knows it.
@@ -50,6 +67,8 @@ pub struct Instance<T> {
     pub peer: Peer,
     /// What it calls itself.
     pub name: Box<str>,
+    /// Whether it comes for the broker alone, and has nothing to do with others.
+    pub visits: bool,
     /// When it connected.
     pub since: Instant,
     /// Where its frames go.
@@ -64,7 +83,7 @@ pub struct Instance<T> {
 pub struct Subscription {
     /// Which topics.
     pub pattern: Pattern,
-    /// Messages or requests.
+    /// Messages, requests or records.
     pub role: Role,
     /// What happens when the queue is full.
     pub overflow: Overflow,
@@ -125,25 +144,19 @@ pub enum Effect<T> {
         /// Why.
         refused: Refused,
     },
+    /// Tell that an instance has begun to monitor, monitors something else now, or has ceased to.
+    Monitors {
+        /// The instance.
+        instance: InstanceId,
+        /// Whose it is.
+        peer: Peer,
+        /// What it calls itself.
+        name: Box<str>,
+        /// What it monitors now.
+        patterns: Vec<Pattern>,
+    },
     /// Log a decision of the policy, since its rule says so.
     Audit(Entry),
-}
-
-/// A decision of the policy, for the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Who wanted to do something.
-    pub peer: Peer,
-    /// As which instance, unless it was to become one.
-    pub instance: Option<InstanceId>,
-    /// What.
-    pub action: Action,
-    /// On which topics: a topic or a pattern.
-    pub topic: Option<String>,
-    /// Which rule decided.
-    pub rule: String,
-    /// Whether it may.
-    pub allowed: bool,
 }
 
 impl<T: Clone> Bus<T> {
@@ -158,6 +171,9 @@ impl<T: Clone> Bus<T> {
             topics: BTreeMap::new(),
             topic_ids: HashMap::new(),
             requests: Requests::default(),
+            denials: HashMap::new(),
+            drained_by: None,
+            visitors: 0,
             last_instance: InstanceId::BROKER.0,
             last_topic: 0,
             effects: VecDeque::new(),
@@ -172,17 +188,19 @@ impl<T: Clone> Bus<T> {
     /// Lets a client in: `make` says where its frames go, under these limits and in its user's account.
     ///
     /// # Errors
-    /// The policy says no, or the bus or the user has as many instances as it may have.
+    /// The policy says no, the bus drains, or it or the user has as many instances as it may have.
     pub fn connect(
         &mut self,
         peer: Peer,
         groups: &[Group],
-        name: String,
+        hello: Hello,
         make: impl FnOnce(&Limits, &Arc<Account>) -> T,
         now: Instant,
     ) -> Result<InstanceId, Refused> {
         self.judge(None, &peer, groups, Action::Connect, None)?;
-        let administrator = self.is_administrator(Subject { identity: &peer.identity, groups });
+        let subject = Subject { identity: &peer.identity, groups };
+        self.check_draining(subject, hello.visits)?;
+        let administrator = self.is_administrator(subject);
         self.check_room(&peer.identity, administrator)?;
         let Some(id) = self.last_instance.checked_add(1) else {
             return Err(Refused::new(Reason::Exhausted, "the broker has used all client ids; restart it"));
@@ -195,9 +213,18 @@ impl<T: Clone> Bus<T> {
         }
         user.instances += 1;
         let to = make(&self.limits, &user.account);
-        let (name, subscriptions, declared) = (name.into(), BTreeMap::new(), BTreeMap::new());
+        self.visitors += usize::from(hello.visits);
         let identity = peer.identity.clone();
-        self.instances.insert(id, Box::new(Instance { peer, name, since: now, to, subscriptions, declared }));
+        let instance = Instance {
+            peer,
+            name: hello.name.into(),
+            visits: hello.visits,
+            since: now,
+            to,
+            subscriptions: BTreeMap::new(),
+            declared: BTreeMap::new(),
+        };
+        self.instances.insert(id, Box::new(instance));
         self.set_groups(&identity, groups);
         Ok(id)
     }
@@ -230,45 +257,6 @@ impl<T: Clone> Bus<T> {
             return Err(Refused::new(Reason::UserFull, text));
         }
         Ok(())
-    }
-
-    /// Who may look at the bus's instances may also use those that are reserved for administrators.
-    fn is_administrator(&self, subject: Subject<'_>) -> bool {
-        let topic = Topic::new(pipebus_proto::admin::INSTANCES).ok();
-        self.policy.decide(subject, Action::Admin, topic.as_ref()).allowed
-    }
-
-    /// What the policy says, which is logged if it is to be.
-    ///
-    /// # Errors
-    /// It says no.
-    fn judge(
-        &mut self,
-        instance: Option<InstanceId>,
-        peer: &Peer,
-        groups: &[Group],
-        action: Action,
-        topic: Option<&Topic>,
-    ) -> Result<(), Refused> {
-        let policy = self.policy.clone();
-        let decision = policy.decide(Subject { identity: &peer.identity, groups }, action, topic);
-        self.audit(instance, peer, action, topic.map(Topic::as_str), &decision);
-        if decision.allowed { Ok(()) } else { Err(forbidden(&decision, peer, action, topic.map(Topic::as_str))) }
-    }
-
-    fn audit(
-        &mut self,
-        instance: Option<InstanceId>,
-        peer: &Peer,
-        action: Action,
-        topic: Option<&str>,
-        decision: &Decision<'_>,
-    ) {
-        if decision.is_audited() {
-            let (peer, topic) = (peer.clone(), topic.map(str::to_owned));
-            let (rule, allowed) = (decision.to_string(), decision.allowed);
-            self.effects.push_back(Effect::Audit(Entry { peer, instance, action, topic, rule, allowed }));
-        }
     }
 
     /// Obeys or refuses what a client says in a control frame.
@@ -306,15 +294,19 @@ impl<T: Clone> Bus<T> {
         }
     }
 
-    /// Forgets an instance and all that was its.
-    pub fn handle_gone(&mut self, instance: InstanceId) {
-        let Some(gone) = self.instances.remove(&instance) else { return };
+    /// Forgets an instance and all that was its. Returns what was known of it, unless it was gone already.
+    pub fn handle_gone(&mut self, instance: InstanceId) -> Option<Box<Instance<T>>> {
+        let mut gone = self.instances.remove(&instance)?;
+        self.visitors -= usize::from(gone.visits);
         if let Some(user) = self.users.get_mut(&gone.peer.identity) {
             user.instances -= 1;
             user.subscriptions -= gone.subscriptions.len();
             user.topics -= gone.declared.len();
         }
         self.users.subscriptions -= gone.subscriptions.len();
+        if gone.is_monitor() {
+            self.effects.push_back(gone.monitors(instance, Vec::new()));
+        }
         // Before its topics go: a message that it had not finished ends with it, rather than with them.
         self.effects.push_back(Effect::SenderGone(instance));
         if !gone.subscriptions.is_empty() {
@@ -323,12 +315,13 @@ impl<T: Clone> Bus<T> {
                 self.reroute(topic, instance);
             }
         }
-        for (topic, purposes) in gone.declared {
+        for (topic, purposes) in std::mem::take(&mut gone.declared) {
             self.release(topic, purposes);
         }
         for orphan in self.requests.handle_gone(instance) {
             self.fail(orphan, Failure::ServerGone);
         }
+        Some(gone)
     }
 
     /// Chooses who is to answer a request: the servers of a topic take turns.
@@ -476,17 +469,6 @@ pub fn describe(identity: &Identity) -> String {
         Identity::Unix { uid } => format!("uid {uid}"),
         Identity::Windows { sid } => format!("account {sid}"),
     }
-}
-
-fn forbidden(decision: &Decision<'_>, peer: &Peer, action: Action, topic: Option<&str>) -> Refused {
-    let who = describe(&peer.identity);
-    let what = topic.map(|topic| format!(" {topic}")).unwrap_or_default();
-    let action = action.word();
-    let text = match decision.rule {
-        Some(_) => format!("{decision} of the bus's policy denies {who} to {action}{what}"),
-        None => format!("no rule of the bus's policy lets {who} {action}{what}"),
-    };
-    Refused::new(Reason::Forbidden, format!("{text}; who owns the bus can change policy.rules"))
 }
 
 /// Only a frame that raced with the end of its instance can meet this.

@@ -43,6 +43,8 @@ pub enum Way<T> {
     Subscribers(Arc<Route<T>>),
     /// To this server, which is to answer it.
     Server(T, Call),
+    /// A request that nobody takes; the requester has been told why.
+    Unserved,
     /// To the broker itself, which answers on this topic.
     Broker(Topic, Call),
     /// Back to the requester.
@@ -131,10 +133,12 @@ impl<T: Clone> Ingress<T> {
         let way = match span.kind {
             Kind::Request => self.way_of_request(span, routes, bus)?,
             Kind::Reply => self.way_of_reply(span, bus)?,
-            Kind::Message | Kind::Control => match self.look_up(span.topic, Purpose::Publish, routes, bus)? {
-                Standing::Declared => routes.get(span.topic).cloned().map_or(Way::Nowhere, Way::Subscribers),
-                _ => Way::Nowhere,
-            },
+            Kind::Message | Kind::Control | Kind::Record => {
+                match self.look_up(span.topic, Purpose::Publish, routes, bus)? {
+                    Standing::Declared => routes.get(span.topic).cloned().map_or(Way::Nowhere, Way::Subscribers),
+                    _ => Way::Nowhere,
+                }
+            }
         };
         if span.part == Part::First {
             // The broker answers at once, whatever else the request says.
@@ -148,6 +152,9 @@ impl<T: Clone> Ingress<T> {
 
     /// Checks what the client says of itself: its id, its count, and the order of its fragments.
     fn verify(&mut self, span: &Span) -> Result<(), Malformed> {
+        if span.kind == Kind::Record {
+            return Err(Malformed::BrokersOwn(span.kind));
+        }
         if span.sender != self.id {
             return Err(Malformed::Sender { claimed: span.sender, own: self.id });
         }
@@ -170,7 +177,7 @@ impl<T: Clone> Ingress<T> {
 
     fn way_of_request(&mut self, span: &Span, routes: &Routes<T>, bus: &impl Exchange<T>) -> Result<Way<T>, Refused> {
         // Whether it may still ask is the bus's to say, which tells the requester if not.
-        self.look_up(span.topic, Purpose::Request, routes, bus)?;
+        let standing = self.look_up(span.topic, Purpose::Request, routes, bus)?;
         let call = call_of(span)?;
         if call.requester != self.id {
             return Err(Malformed::Sender { claimed: call.requester, own: self.id }.into());
@@ -178,6 +185,7 @@ impl<T: Clone> Ingress<T> {
         Ok(match bus.server(span.topic, call) {
             Some(Server::Instance(_, server)) => Way::Server(server, call),
             Some(Server::Broker(topic)) => Way::Broker(topic, call),
+            None if standing == Standing::Declared => Way::Unserved,
             None => Way::Nowhere,
         })
     }

@@ -6,9 +6,11 @@
 pub mod account;
 pub mod bus;
 pub mod ingress;
+pub mod latency;
 pub mod limits;
 pub mod policy;
 pub mod queue;
+pub mod records;
 pub mod refused;
 pub mod requests;
 pub mod routes;

@@ -5,6 +5,7 @@
 
 mod direct;
 mod dropping;
+mod timed;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use pipebus_proto::splitter::Span;
 use pipebus_proto::topic::{InstanceId, TopicId};
 use pipebus_proto::wire::encode_control;
 
+use self::timed::Timed;
 use crate::core::account::Account;
 use crate::core::limits::Limit;
 use crate::core::stall::StallClock;
@@ -59,6 +61,8 @@ pub struct Queue {
     unfinished: BTreeMap<InstanceId, Unfinished>,
     stall: StallClock,
     dropped: u64,
+    /// A message of which is told how long it takes.
+    timed: Option<Box<Timed>>,
 }
 
 #[derive(Debug)]
@@ -141,26 +145,31 @@ impl Queue {
             unfinished: BTreeMap::new(),
             stall: StallClock::new(stall_timeout, now),
             dropped: 0,
+            timed: None,
         }
     }
 
     /// Takes a span, or as much of it as its overflow policy lets it.
     pub fn push(&mut self, span: Span, overflow: Overflow, names: Introductions<'_>, now: Instant) -> Pushed {
         self.stall.run(self.is_idle() && self.refusing.is_none(), now);
-        let sender = span.sender;
+        let (sender, last) = (span.sender, span.last);
         let pushed = self.push_span(span, overflow, names, now);
         self.refusing = matches!(pushed, Pushed::Full(_)).then_some(sender);
-        if pushed != Pushed::Queued {
-            let is_scarce = self.limit() < self.bytes_max;
-            match pushed {
-                _ if is_scarce => self.account.count(self.account.scarce()),
-                Pushed::Dropped { .. } | Pushed::Disconnect => self.account.count(Limit::QueueBytes),
-                // The client is slow, and its publishers wait: that is what they have chosen.
-                Pushed::Full(_) | Pushed::Queued => {}
-            }
+        self.timed_is_pushed(sender, last, self.refusing.is_some());
+        match pushed {
+            Pushed::Queued => {}
+            // The client is slow, and its publishers wait: that is what they have chosen.
+            Pushed::Full(_) if self.limit() >= self.bytes_max => {}
+            _ => self.count_full(),
         }
         self.settle();
         pushed
+    }
+
+    /// Counts which limit leaves no more room.
+    fn count_full(&self) {
+        let is_scarce = self.limit() < self.bytes_max;
+        self.account.count(if is_scarce { self.account.scarce() } else { Limit::QueueBytes });
     }
 
     fn push_span(&mut self, span: Span, overflow: Overflow, names: Introductions<'_>, now: Instant) -> Pushed {
@@ -222,6 +231,7 @@ impl Queue {
                 Entry::Messages { span, overflow } => {
                     let span = self.take_frames(span, overflow, bytes_max);
                     self.discount(span.bytes.len(), overflow);
+                    self.timed_is_taken(&span, taken);
                     messages += span.messages();
                     span.bytes
                 }
@@ -262,6 +272,7 @@ impl Queue {
     /// The client's pipe has taken so many bytes of what was taken from the queue.
     pub fn written(&mut self, bytes: usize, now: Instant) {
         self.in_flight -= bytes.min(self.in_flight);
+        self.timed_is_written(bytes, now);
         self.refusing = None;
         self.stall.progress(self.is_idle(), now);
         self.settle();
@@ -289,6 +300,7 @@ impl Queue {
     pub fn forget_sender(&mut self, sender: InstanceId) -> bool {
         self.unfinished.remove(&sender);
         self.refusing.take_if(|waiting| *waiting == sender);
+        self.timed_does_not_come(sender);
         let told = self.senders_told.remove(&sender);
         if told {
             self.push_note(encode_control(&Control::SenderGone { sender }));
@@ -320,6 +332,7 @@ impl Queue {
         self.entries.extend(begun);
         self.droppable_bytes = 0;
         self.control_bytes = 0;
+        self.timed_is_cleared();
         self.settle();
     }
 
@@ -327,6 +340,7 @@ impl Queue {
     pub fn end(&mut self) {
         self.entries = VecDeque::new();
         (self.bytes, self.droppable_bytes, self.control_bytes, self.in_flight) = (0, 0, 0, 0);
+        self.timed = None;
         self.settle();
     }
 
@@ -368,7 +382,8 @@ impl Queue {
         self.bytes_max.min(may_hold)
     }
 
-    fn room(&self) -> usize {
+    /// Bytes that it has room for now. If nothing waits and nothing is in flight, it takes a whole frame whatever its size.
+    pub fn room(&self) -> usize {
         self.limit().saturating_sub(self.bytes + self.in_flight)
     }
 
@@ -511,6 +526,7 @@ impl Queue {
         if self.unfinished.get(&sender).is_some_and(|message| message.sequence == sequence) {
             self.unfinished.remove(&sender);
         }
+        self.timed_is_withdrawn(sender, sequence);
         if first_waits {
             return at;
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pipebus_proto::control::Overflow;
+use pipebus_proto::record::Watch;
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 
 const PAGE: u32 = 256;
@@ -33,6 +34,8 @@ pub struct Route<T> {
     pub introduction: Bytes,
     /// Who gets the messages, each instance once.
     pub targets: Vec<Target<T>>,
+    /// Who gets a record of all that passes, each instance once; mostly nobody.
+    pub watchers: Vec<Watcher<T>>,
 }
 
 /// One instance that gets a topic's messages.
@@ -43,6 +46,19 @@ pub struct Target<T> {
     /// What happens when its queue is full.
     pub overflow: Overflow,
     /// Where its messages go.
+    pub to: T,
+}
+
+/// One instance that monitors a topic.
+#[derive(Clone, Debug)]
+pub struct Watcher<T> {
+    /// The instance.
+    pub instance: InstanceId,
+    /// What it wants to be told.
+    pub watch: Watch,
+    /// What happens when its queue is full: the oldest or the newest is dropped.
+    pub overflow: Overflow,
+    /// Where its records go.
     pub to: T,
 }
 
@@ -95,7 +111,12 @@ mod tests {
     use super::*;
 
     fn route(name: &str) -> Route<u32> {
-        Route { topic: Topic::new(name).unwrap(), introduction: Bytes::new(), targets: Vec::new() }
+        Route {
+            topic: Topic::new(name).unwrap(),
+            introduction: Bytes::new(),
+            targets: Vec::new(),
+            watchers: Vec::new(),
+        }
     }
 
     #[test]

@@ -105,6 +105,25 @@ impl Gathered {
         Span { bytes, first: sequence, last: sequence, frames: 1, ..self.span.clone() }
     }
 
+    /// The head of one of the frames, counted from 0.
+    pub(crate) fn head(&self, number: usize) -> Head {
+        Head { sequence: self.span.first + number as u64, ..self.first }
+    }
+
+    /// The first bytes of each body, of each as many; nothing where they can't be had. They are left where they are.
+    pub(crate) fn look(&self, bytes: usize) -> Vec<u8> {
+        let shared = Some(self.bytes()).filter(|_| bytes > 0);
+        let Some(copy) = shared.and_then(|all| Scratch::with_part_of(self.pipe(), 0, all)) else { return Vec::new() };
+        let mut bodies = vec![0; self.span.frames as usize * bytes];
+        for body in bodies.chunks_exact_mut(bytes) {
+            relay::discard(copy.pipe(), HEAD_BYTES);
+            relay::read_into(copy.pipe(), body);
+            relay::discard(copy.pipe(), self.frame_bytes() - HEAD_BYTES - bytes);
+        }
+        copy.give_back(0);
+        bodies
+    }
+
     /// All that was gathered has gone on: what is behind it is to be read like anything else.
     pub(crate) fn end(self, buffer: &mut BytesMut) {
         buffer.extend_from_slice(&relay::read_rest(self.scratch.pipe(), self.behind));

@@ -75,12 +75,12 @@ impl<'a> Delivery<'a> {
     {
         let (pipe, bytes) = (large.gathered.pipe(), large.gathered.bytes());
         let mut all = Laggards { large, laggards: Vec::new(), moved: 0 };
-        for (index, target) in self.targets.iter().enumerate() {
+        for (index, target) in self.route.targets.iter().enumerate() {
             let Some((direct, lent)) = large.begin_direct(target) else {
                 all.laggards.push(Laggard { target, direct: None, lent: false, taken: 0 });
                 continue;
             };
-            let last = index + 1 == self.targets.len();
+            let last = index + 1 == self.route.targets.len();
             let taken = if last && all.laggards.is_empty() {
                 all.moved = relay::move_to(pipe, direct.writer(), bytes);
                 all.moved

@@ -9,7 +9,7 @@ use pipebus_proto::control::{Identity, Overflow, Purpose, Role};
 use pipebus_proto::frame::{Flags, Head, Kind, PROTOCOL_VERSION};
 use pipebus_proto::place::Place;
 use pipebus_proto::splitter::{Frame, next_span};
-use pipebus_proto::topic::TopicId;
+use pipebus_proto::topic::{InstanceId, TopicId};
 use pipebus_proto::wire::{decode_control, encode_head};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;

@@ -50,6 +50,8 @@ pub(crate) fn read_rest<T>(_: &T, bytes: usize) -> Vec<u8> {
     vec![0; bytes]
 }
 
+pub(crate) fn read_into<T>(_: &T, _: &mut [u8]) {}
+
 pub(crate) enum Scratch {}
 
 impl Scratch {

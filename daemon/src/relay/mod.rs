@@ -10,6 +10,6 @@ mod scratch;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use copies::*;
 #[cfg(target_os = "linux")]
-pub(crate) use pages::{PAGES_BYTES_MIN, Source, discard, grow, move_to, move_until, read_rest, share_with};
+pub(crate) use pages::{PAGES_BYTES_MIN, Source, discard, grow, move_to, move_until, read_into, read_rest, share_with};
 #[cfg(target_os = "linux")]
 pub(crate) use scratch::{Pipe, Scratch};

@@ -172,13 +172,18 @@ pub(crate) fn discard(pipe: &impl AsFd, bytes: usize) {
 /// beginning of a frame must get as much as was announced.
 pub(crate) fn read_rest(pipe: &impl AsFd, bytes: usize) -> Vec<u8> {
     let mut read = vec![0; bytes];
+    read_into(pipe, &mut read);
+    read
+}
+
+/// The same, to where they are to be: there are zeros.
+pub(crate) fn read_into(pipe: &impl AsFd, bytes: &mut [u8]) {
     let mut at = 0;
-    while at < read.len() {
-        match rustix::io::read(pipe, &mut read[at..]) {
+    while at < bytes.len() {
+        match rustix::io::read(pipe, &mut bytes[at..]) {
             Ok(count @ 1..) => at += count,
             Err(Errno::INTR) => {}
             _ => break,
         }
     }
-    read
 }

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use pipebus_proto::control::{Identity, Reason, Regarding};
 use pipebus_proto::frame::PROTOCOL_VERSION;
@@ -40,6 +40,7 @@ use super::{Access, Arrived, BindError};
 use crate::config::DoorSection;
 use crate::core::policy::Peer;
 use crate::core::refused::Refused;
+use crate::counters::Tally;
 use crate::episode::{self, Episode};
 
 /// How much is read from the door at once; as much as the kernel keeps in a FIFO by default.
@@ -173,6 +174,7 @@ pub(crate) struct Listener {
     sweep: Sweep,
     watch: Watch,
     told: Told,
+    tally: Arc<Tally>,
     /// The last to go: with it goes the lock.
     directory: BusDirectory,
 }
@@ -203,10 +205,16 @@ impl Listener {
             sweep,
             watch: Watch::new(access.clone(), group.to_owned()),
             told: Told::default(),
+            tally: Arc::default(),
             directory,
         };
         listener.keep_spare();
         Ok(listener)
+    }
+
+    /// Counts from now on there what happens to those who knock.
+    pub(crate) fn count_in(&mut self, tally: Arc<Tally>) {
+        self.tally = tally;
     }
 
     /// Waits for the next client that is fit to be one, whose pipes are then waited for in the runtime `home`.
@@ -221,7 +229,7 @@ impl Listener {
                     Ok(arrived) => return Ok(arrived),
                     Err(why) => {
                         debug!(id = %knock.id, reason = %why, "a knock led nowhere");
-                        self.told.unfit.add(1);
+                        self.count_unfit(1);
                         unfit += 1;
                         if unfit % UNFIT_TURN == 0 {
                             tokio::task::yield_now().await;
@@ -283,7 +291,7 @@ impl Listener {
         if let Some(mut there) = self.directory.who_is_there(self.knocks.len() * THERE_PER_KNOCK_MAX) {
             let found = self.knocks.len();
             self.knocks.retain(|knock| there.remove(&knock.id));
-            self.told.unfit.add((found - self.knocks.len()) as u64);
+            self.count_unfit((found - self.knocks.len()) as u64);
         }
     }
 
@@ -305,7 +313,7 @@ impl Listener {
                 Err(Unfit::System(error))
             }
             Ok((arrived, version)) if version != PROTOCOL_VERSION => {
-                say_no(&arrived.writer, Refused::wrong_version(version));
+                self.say_no(&arrived.writer, Refused::wrong_version(version));
                 Err(Unfit::Version(version))
             }
             Err(Unfit::System(error)) if error.kind() == io::ErrorKind::NotFound => Err(Unfit::System(error)),
@@ -327,7 +335,7 @@ impl Listener {
         {
             // Now: closed without a word, and opened anew for it, the pipe would look to the client as if this broker had
             // come and gone.
-            say_no(&down, exhausted());
+            self.say_no(&down, exhausted());
         }
         let up = up?;
         let (down_facts, up_facts) = (self.check(&down)?, self.check(&up)?);
@@ -367,9 +375,21 @@ impl Listener {
         self.told.exhausted.add(1);
         self.spare.clear();
         if let Ok((arrived, _)) = self.open_pair(knock, home) {
-            say_no(&arrived.writer, exhausted());
+            self.say_no(&arrived.writer, exhausted());
         }
         self.keep_spare();
+    }
+
+    /// Tells a client no, if its pipe takes that at once; otherwise it will see its pipes closed.
+    fn say_no(&self, pipe: impl AsFd, refused: Refused) {
+        self.tally.turned_away.count(refused.reason);
+        let frame = encode_control(&refused.about(Regarding::Connection));
+        let _ = rustix::io::write(pipe, &frame);
+    }
+
+    fn count_unfit(&mut self, knocks: u64) {
+        self.told.unfit.add(knocks);
+        self.tally.unfit_knocks.add(knocks);
     }
 
     fn keep_spare(&mut self) {
@@ -456,12 +476,6 @@ fn open_fifo(path: &Path, access: OFlags) -> Result<OwnedFd, Unfit> {
 fn lock_holder(fd: &OwnedFd) -> Option<u32> {
     let lock = rustix::process::fcntl_getlk(fd, &Flock::from(FlockType::WriteLock)).ok()??;
     u32::try_from(lock.pid?.as_raw_nonzero().get()).ok()
-}
-
-/// Tells a client no, if its pipe takes that at once; otherwise it will see its pipes closed.
-fn say_no(pipe: impl AsFd, refused: Refused) {
-    let frame = encode_control(&refused.about(Regarding::Connection));
-    let _ = rustix::io::write(pipe, &frame);
 }
 
 fn exhausted() -> Refused {

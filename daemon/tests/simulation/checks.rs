@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use pipebus_proto::control::{Control, Overflow, Purpose, Reason, Regarding, Role};
 use pipebus_proto::frame::{HEAD_BYTES, Kind};
+use pipebus_proto::record::{CONTROL_TOPIC, Watch};
 use pipebus_proto::splitter::Span;
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 use pipebusd::core::account::Account;
@@ -67,7 +68,16 @@ impl World {
     pub(super) fn check_subscribed(&self, id: u32, wanted: &Wanted) {
         assert!(!self.is_full_of_subscriptions(id), "{id} has too many subscriptions");
         let reserved = wanted.pattern.as_str().starts_with('$');
-        assert!(!reserved || wanted.role == Role::Subscribe, "nobody serves the broker's topics");
+        let control = Topic::new(CONTROL_TOPIC).unwrap();
+        let may_have = match wanted.role {
+            Role::Subscribe => true,
+            Role::Serve => false,
+            Role::Monitor(_) => wanted.pattern.matches(&control),
+        };
+        assert!(
+            !reserved || may_have,
+            "nobody serves the broker's topics, nor monitors others than that of control frames"
+        );
     }
 
     fn is_full_of_subscriptions(&self, id: u32) -> bool {
@@ -92,8 +102,10 @@ impl World {
             }
             (Control::Subscribe { .. }, Reason::TooMany) => assert!(self.is_full_of_subscriptions(id)),
             (Control::Subscribe { pattern, role, .. }, Reason::Forbidden) => {
-                if !(pattern.starts_with('$') && *role == Role::Serve) {
-                    let pattern = pipebus_proto::pattern::Pattern::new(pattern).unwrap();
+                let is_own = pattern.starts_with('$') && *role != Role::Subscribe;
+                let pattern = pipebus_proto::pattern::Pattern::new(pattern).unwrap();
+                let control = Topic::new(CONTROL_TOPIC).unwrap();
+                if !is_own || (*role != Role::Serve && pattern.matches(&control)) {
                     self.check_forbidden(id, &Wanted { pattern, role: *role, overflow: Overflow::Block });
                 }
             }
@@ -113,6 +125,7 @@ impl World {
 
     fn may_get(&self, id: u32, role: Role, topic: &Topic) -> bool {
         let action = match role {
+            Role::Monitor(_) => Action::Monitor,
             _ if topic.is_reserved() => Action::Admin,
             Role::Subscribe => Action::Subscribe,
             Role::Serve => Action::Serve,
@@ -150,7 +163,17 @@ impl World {
         servers.filter(|id| self.may_get(*id, Role::Serve, topic)).collect()
     }
 
+    /// Who is told of what passes on a topic.
+    fn watchers(&self, topic: &Topic) -> BTreeMap<u32, (Watch, Overflow)> {
+        let watchers = self.clients.iter().filter_map(|(id, client)| Some((*id, client.watches(topic)?)));
+        watchers.filter(|(id, (watch, _))| self.may_get(*id, Role::Monitor(*watch), topic)).collect()
+    }
+
     fn check_route(&self, route: &Route<u32>) {
+        let watchers: BTreeMap<u32, (Watch, Overflow)> =
+            route.watchers.iter().map(|watcher| (watcher.to, (watcher.watch, watcher.overflow))).collect();
+        assert_eq!(watchers, self.watchers(&route.topic), "on {}", route.topic);
+        assert_eq!(route.watchers.len(), watchers.len(), "each is told once");
         let targets: BTreeMap<u32, Overflow> = route.targets.iter().map(|t| (t.to, t.overflow)).collect();
         assert_eq!(targets, self.listeners(&route.topic), "on {}", route.topic);
         assert_eq!(route.targets.len(), targets.len(), "each gets it once");
@@ -166,7 +189,8 @@ impl World {
             return match span.kind {
                 Kind::Request => self.check_way_of_request(id, span, way),
                 Kind::Reply => self.check_way_of_reply(id, span, way),
-                Kind::Message | Kind::Control => self.check_way_of_message(id, span, way),
+                Kind::Message => self.check_way_of_message(id, span, way),
+                Kind::Control | Kind::Record => panic!("{:?} is let in", span.kind),
             };
         };
         let same = (arriving.kind, arriving.topic, arriving.sequence);
@@ -204,9 +228,8 @@ impl World {
                 assert!(!is_revoked && !is_full && *own == call && servers.contains(to));
             }
             Way::Broker(topic, own) => assert!(!is_revoked && topic.as_str() == OWN && *own == call),
-            Way::Nowhere => {
-                assert!(is_revoked || is_full || servers.is_empty() || self.calls.contains_key(&call));
-            }
+            Way::Unserved => assert!(!is_revoked && (is_full || servers.is_empty() || self.calls.contains_key(&call))),
+            Way::Nowhere => assert!(is_revoked),
             other => panic!("a request goes to {other:?}"),
         }
     }
@@ -233,8 +256,8 @@ impl World {
     }
 
     fn living_topics(&self) -> BTreeSet<Topic> {
-        let own = Topic::new(OWN).unwrap();
-        self.declared_names().into_iter().cloned().chain([own]).collect()
+        let own = [OWN, CONTROL_TOPIC].map(|name| Topic::new(name).unwrap());
+        self.declared_names().into_iter().cloned().chain(own).collect()
     }
 
     /// What holds after every step: everything is counted as it is.
@@ -257,6 +280,15 @@ impl World {
         }
         assert_eq!(self.total.queued(), queued);
         assert_eq!(bus.open_requests(), self.calls.len());
+        for (id, client) in &self.clients {
+            let monitored: Vec<String> = client.monitors().map(|(wanted, _)| wanted.pattern.to_string()).collect();
+            assert_eq!(
+                self.announced.get(id).cloned().unwrap_or_default(),
+                monitored,
+                "that {id} monitors is announced"
+            );
+        }
+        assert!(self.announced.keys().all(|id| self.clients.contains_key(id)), "who has left monitors nothing");
     }
 
     /// Everybody has read all that there was.
@@ -276,7 +308,8 @@ impl World {
                 assert!(self.routes.get(*topic).is_some(), "{id} was not told that {topic:?}, {name}, is gone");
             }
             for sender in &reader.senders {
-                assert!(self.clients.contains_key(&sender.0), "{id} was not told that {sender} is gone");
+                let is_there = *sender == InstanceId::BROKER || self.clients.contains_key(&sender.0);
+                assert!(is_there, "{id} was not told that {sender} is gone");
             }
             for (sender, message) in &reader.unfinished {
                 let arriving = self.clients[&sender.0].arriving.as_ref();
@@ -293,7 +326,7 @@ impl World {
     pub(super) fn check_nothing_is_left(&self) {
         let mut bus = self.bus.0.borrow_mut();
         bus.review(self.now);
-        assert_eq!((bus.instances().len(), bus.topics().len(), bus.open_requests()), (0, 1, 0));
+        assert_eq!((bus.instances().len(), bus.topics().len(), bus.open_requests()), (0, 2, 0));
         assert_eq!(self.total.queued(), 0);
         assert!((0..USERS).all(|user| bus.users().get(&identity(user)).is_none()), "a user is not forgotten");
         let gone = |topic: &TopicId| bus.routes().get(*topic).is_none();

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use pipebus_proto::control::{Overflow, Purpose, Role};
 use pipebus_proto::frame::{Call, Kind};
 use pipebus_proto::pattern::Pattern;
+use pipebus_proto::record::{CONTROL_TOPIC, Watch};
 use pipebus_proto::splitter::Span;
 use pipebus_proto::topic::{Topic, TopicId};
 use pipebusd::core::account::Account;
@@ -176,5 +177,24 @@ impl Client {
         let matching = || self.subscriptions.values().filter(|wanted| wanted.pattern.matches(topic));
         let messages = matching().filter(|wanted| wanted.role == Role::Subscribe);
         (messages.map(|wanted| wanted.overflow).min(), matching().any(|wanted| wanted.role == Role::Serve))
+    }
+
+    /// What it wants to be told of a topic, and which records it loses when it is slow.
+    pub(super) fn watches(&self, topic: &Topic) -> Option<(Watch, Overflow)> {
+        if topic.is_reserved() && topic.as_str() != CONTROL_TOPIC {
+            return None;
+        }
+        self.monitors().find(|(wanted, _)| wanted.pattern.matches(topic)).map(|(wanted, watch)| {
+            let drops_oldest = wanted.overflow == Overflow::DropOldest;
+            (watch, if drops_oldest { Overflow::DropOldest } else { Overflow::DropNewest })
+        })
+    }
+
+    /// Its monitors, by their numbers.
+    pub(super) fn monitors(&self) -> impl Iterator<Item = (&Wanted, Watch)> {
+        self.subscriptions.values().filter_map(|wanted| match wanted.role {
+            Role::Monitor(watch) => Some((wanted, watch)),
+            Role::Subscribe | Role::Serve => None,
+        })
     }
 }

@@ -16,6 +16,7 @@ use pipebusd::core::queue::{Introductions, Pushed, Queue};
 use super::choices::Choices;
 use super::reader::{Reader, abort_bytes};
 use super::rules::STALL_TIMEOUT;
+use super::timing::Timing;
 
 /// Answers up to so many bytes are always taken.
 const ANSWER_BYTES_KEPT: usize = 16 * 1024;
@@ -45,6 +46,7 @@ pub(super) struct Down {
     answer_bytes: usize,
     pub(super) due: DueMap,
     pub(super) reader: Reader,
+    timing: Timing,
 }
 
 /// A message that should come and has not come, or not all of it.
@@ -71,8 +73,8 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) enum Outcome {
     Done,
-    /// All or some of it was dropped.
-    Dropped,
+    /// So many messages were dropped, some of it or older ones.
+    Dropped(u64),
     /// This has to wait.
     Waits(Span),
 }
@@ -94,6 +96,7 @@ impl Down {
             answer_bytes: 0,
             due: BTreeMap::new(),
             reader: Reader::default(),
+            timing: Timing::default(),
         }
     }
 
@@ -143,6 +146,11 @@ impl Down {
         }
     }
 
+    /// A span is about to come, by one way or another.
+    pub(super) fn time(&mut self, span: &Span, now: Instant) {
+        self.timing.begin(&mut self.queue, span, now);
+    }
+
     /// Whether a publisher may write past the queue, which is then being done.
     pub(super) fn begin_direct(&mut self, span: &Span) -> bool {
         let bytes = span.bytes.len();
@@ -151,6 +159,28 @@ impl Down {
             self.direct = Some(bytes);
         }
         may
+    }
+
+    /// Whether nothing waits, and nobody writes.
+    pub(super) fn is_free(&self) -> bool {
+        self.direct.is_none() && self.flight.is_empty() && self.queue.is_empty()
+    }
+
+    /// Writes a span at once, past the queue, or pushes it, or both.
+    pub(super) fn push_past(
+        &mut self,
+        span: Span,
+        overflow: Overflow,
+        names: Introductions<'_>,
+        choices: &mut Choices,
+        now: Instant,
+    ) {
+        let direct = choices.happens(200) && self.begin_direct(&span);
+        let rest = if direct { self.end_direct(span, choices, now) } else { Some(span) };
+        if let Some(span) = rest {
+            let outcome = self.push(span, overflow, names, false, now);
+            assert!(!matches!(outcome, Outcome::Waits(_)), "nobody waits for a monitor");
+        }
     }
 
     /// The pipe takes what it can, or less. Returns what is to be pushed.
@@ -166,6 +196,7 @@ impl Down {
         }
         let (of_frame, behind) = span.clone().rest_from(written);
         self.queue.end_direct(&span, bytes, written, of_frame, now);
+        self.timing.check_written(&self.queue, &span.bytes[..written], now);
         self.complete(&span);
         self.waits_since = (!self.queue.is_empty()).then_some(now);
         behind
@@ -215,7 +246,7 @@ impl Down {
             Pushed::Dropped { messages } => {
                 assert!(messages > 0);
                 self.complete(&end);
-                return Outcome::Dropped;
+                return Outcome::Dropped(messages);
             }
             Pushed::Queued => {}
         }
@@ -259,6 +290,7 @@ impl Down {
         }
         self.pipe.extend_from_slice(&written);
         self.queue.written(written.len(), now);
+        self.timing.check_written(&self.queue, &written, now);
         self.waits_since = self.waits_since.map(|_| now);
         if self.queue.is_empty() && self.flight.is_empty() {
             assert_eq!(self.queue.queued_bytes(), 0);
@@ -300,6 +332,7 @@ impl Down {
 
     /// What was sent was delivered or is in a gap, and who loses nothing has lost nothing.
     pub(super) fn check_losses(&self, id: u32) {
+        self.timing.check_settled(&self.queue);
         let all = || self.due.values();
         let count = |topic: Option<TopicId>, states: &[State]| {
             all().filter(|due| states.contains(&due.state) && topic.is_none_or(|topic| topic == due.topic)).count()
@@ -307,13 +340,15 @@ impl Down {
         };
         let gaps: u64 = self.reader.gaps.values().sum();
         assert_eq!(gaps, self.queue.dropped(), "client {id}");
-        let lost = count(None, &[State::Complete]);
+        let records = self.reader.told.lost(None);
+        let lost = records + count(None, &[State::Complete]);
         // Of a message that its sender never ended, a gap may have told before.
         let any = [State::Complete, State::CutShort, State::Begun];
-        let most = count(None, &any);
+        let most = records + count(None, &any);
         assert!((lost..=most).contains(&gaps), "client {id} lost {lost} and was told of {gaps}: {:?}", self.due);
         for (topic, gap) in self.reader.gaps.iter().filter(|(topic, _)| topic.0 != 0) {
-            assert!(*gap <= count(Some(*topic), &any), "client {id} was told of {gap} lost on {topic:?}");
+            let most = self.reader.told.lost(Some(*topic)) + count(Some(*topic), &any);
+            assert!(*gap <= most, "client {id} was told of {gap} lost on {topic:?}");
         }
         for due in all().filter(|due| due.state == State::Complete) {
             match due.overflow {

@@ -9,11 +9,13 @@ mod checks;
 pub(crate) mod choices;
 mod client;
 mod down;
+mod monitors;
 mod reader;
 mod routing;
 mod rules;
 mod sending;
 mod step;
+mod timing;
 mod world;
 
 use self::choices::{Choices, Tape};

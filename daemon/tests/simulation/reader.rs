@@ -10,6 +10,7 @@ use pipebus_proto::topic::{InstanceId, TopicId};
 use pipebus_proto::wire::{decode_control, decode_metadata, encode_control};
 
 use super::down::{DueMap, State};
+use super::monitors::Told;
 
 #[derive(Default)]
 pub(super) struct Reader {
@@ -24,6 +25,8 @@ pub(super) struct Reader {
     pub(super) answer_bytes: usize,
     /// Requests that have come and are to be answered.
     pub(super) requests: Vec<(Call, TopicId)>,
+    /// What it is to be told as a monitor.
+    pub(super) told: Told,
     /// How often each request has been answered, by somebody or by the broker.
     pub(super) answers: BTreeMap<u64, u32>,
 }
@@ -51,6 +54,11 @@ impl Reader {
     fn handle(&mut self, frame: &Frame, due: &mut DueMap) {
         if frame.head.kind == Kind::Control {
             return self.handle_control(frame);
+        }
+        if frame.head.kind == Kind::Record {
+            let Head { topic, sender, .. } = frame.head;
+            assert!(self.topics.contains_key(&topic) && self.senders.contains(&sender), "not announced");
+            return self.told.take(frame);
         }
         let message = (frame.head.sender, frame.head.sequence);
         let expected = due.get(&message).expect("nobody gets what it should not");

@@ -7,6 +7,7 @@ use pipebus_proto::splitter::{Span, next_span};
 use pipebus_proto::wire::{decode_control, decode_metadata};
 use pipebusd::core::ingress::Way;
 use pipebusd::core::queue::Introductions;
+use pipebusd::core::records::Passage;
 use pipebusd::core::refused::Refused;
 
 use super::choices::Choices;
@@ -74,18 +75,29 @@ impl World {
         self.expect(id, span, &way);
         match way {
             Way::Subscribers(route) => {
+                let mut passage = self.passage(route.targets.len(), 0);
                 for target in &route.targets {
                     let rest = Rest::of(span, target.to, target.overflow, &route.introduction, None);
-                    self.deliver(id, rest, choices);
+                    self.deliver(id, rest, &mut passage, choices);
                 }
+                self.tell_of(id, &route, span, &passage, choices);
             }
             Way::Server(to, call) => {
                 let introduction = self.routes.get(span.topic).map(|route| route.introduction.clone());
                 let rest = Rest::of(span, to, Overflow::Block, &introduction.unwrap_or_default(), Some(call));
-                self.deliver(id, rest, choices);
+                let mut passage = self.passage(1, to);
+                self.deliver(id, rest, &mut passage, choices);
+                self.tell_of_call(id, span, &passage, choices);
             }
             Way::Requester(to, call) => {
-                self.deliver(id, Rest::of(span, to, Overflow::Block, &Bytes::new(), Some(call)), choices);
+                let mut passage = self.passage(1, to);
+                let rest = Rest::of(span, to, Overflow::Block, &Bytes::new(), Some(call));
+                self.deliver(id, rest, &mut passage, choices);
+                self.tell_of_call(id, span, &passage, choices);
+            }
+            Way::Unserved => {
+                let passage = self.passage(0, 0);
+                self.tell_of_call(id, span, &passage, choices);
             }
             Way::Broker(..) | Way::Nowhere => {}
         }
@@ -95,13 +107,16 @@ impl World {
     }
 
     fn handle_control(&mut self, id: u32, span: &Span) {
-        let client = self.client(id);
         let body = span.iter().next().unwrap().body;
+        self.tell_of_control(id, 0, &body);
+        let client = self.client(id);
         let control = match decode_control(&body) {
             Ok(control) => control,
             Err(malformed) => {
                 assert!(client.is_hostile && malformed == Malformed::Body);
-                return client.down.answer(&Refused::from(malformed).about(Regarding::Connection));
+                let refused = Refused::from(malformed).about(Regarding::Connection);
+                self.tell_of_answer(id, &refused);
+                return self.client(id).down.answer(&refused);
             }
         };
         match &control {
@@ -155,7 +170,7 @@ impl World {
         let mut to = match way {
             Way::Subscribers(route) => route.targets.iter().map(|target| (target.to, target.overflow)).collect(),
             Way::Server(to, _) | Way::Requester(to, _) => vec![(*to, Overflow::Block)],
-            Way::Broker(..) | Way::Nowhere => Vec::new(),
+            Way::Unserved | Way::Broker(..) | Way::Nowhere => Vec::new(),
         };
         to.retain(|(to, _)| self.clients.contains_key(to));
         let state = if span.part == Part::Whole { State::Complete } else { State::Begun };
@@ -176,8 +191,8 @@ impl World {
         }
     }
 
-    /// Writes or pushes to one client; what does not fit waits.
-    fn deliver(&mut self, from: u32, rest: Rest, choices: &mut Choices) {
+    /// Writes or pushes to one client; what does not fit waits. What becomes of it is noted in its passage.
+    fn deliver(&mut self, from: u32, rest: Rest, passage: &mut Passage, choices: &mut Choices) {
         let Some(sender) = self.clients.get(&from).map(|client| client.introduction.clone()) else { return };
         let others_wait = rest.waited || self.clients.values().any(|client| client.waits_for(rest.to));
         let now = self.now;
@@ -185,6 +200,9 @@ impl World {
         let Some(to) = self.clients.get_mut(&rest.to).filter(|to| rest.direct || !to.down.is_closed) else {
             return self.end_call(&rest, &Outcome::Done);
         };
+        if !rest.waited && !rest.direct {
+            to.down.time(&rest.span, now);
+        }
         let tries = choices.byte() % 4;
         let direct = rest.direct || (tries > 0 && to.down.begin_direct(&rest.span));
         // Others act before it ends.
@@ -201,10 +219,16 @@ impl World {
         };
         match outcome {
             Outcome::Waits(span) => {
+                passage.waiting.push(span.first);
                 let rest = Rest { span, direct: false, waited: true, introduction: rest.introduction, ..rest };
                 self.client(from).waiting.push(rest);
             }
-            outcome => self.end_delivery(call, kind, part, &outcome),
+            outcome => {
+                if let Outcome::Dropped(messages) = outcome {
+                    passage.dropped.push(messages);
+                }
+                self.end_delivery(call, kind, part, &outcome);
+            }
         }
     }
 
@@ -215,7 +239,7 @@ impl World {
     /// All of a span has been pushed, or dropped.
     fn end_delivery(&mut self, call: Option<Call>, kind: Kind, part: Part, outcome: &Outcome) {
         match (call, kind, outcome) {
-            (Some(call), Kind::Request, Outcome::Dropped) => {
+            (Some(call), Kind::Request, Outcome::Dropped(_)) => {
                 self.calls.remove(&call);
                 self.bus.0.borrow_mut().handle_unheard(call);
                 self.carry_out();
@@ -233,8 +257,10 @@ impl World {
         if self.client(id).waiting.is_empty() {
             return;
         }
+        // Those who watch have been told before.
+        let mut passage = self.passage(0, 0);
         for rest in std::mem::take(&mut self.client(id).waiting) {
-            self.deliver(id, rest, choices);
+            self.deliver(id, rest, &mut passage, choices);
         }
         if choices.happens(200) {
             self.bury(choices);

@@ -43,7 +43,7 @@ fn all() -> Rule {
 }
 
 fn rule(choices: &mut Choices) -> Rule {
-    use Action::{Admin, Block, Connect, Publish, Request, Serve, Subscribe};
+    use Action::{Admin, Block, Connect, Monitor, Publish, Request, Serve, Subscribe};
     let group = choices.one_of(&GROUPS);
     let user = choices.byte();
     let who = match choices.byte() % 6 {
@@ -52,7 +52,7 @@ fn rule(choices: &mut Choices) -> Rule {
         3 => vec![Who::User(identity(user)), Who::Group(Group::Unix { gid: group })],
         _ => vec![Who::User(identity(user))],
     };
-    let several: [&[Action]; 9] = [
+    let several: [&[Action]; 10] = [
         &[Publish],
         &[Subscribe],
         &[Request],
@@ -61,6 +61,7 @@ fn rule(choices: &mut Choices) -> Rule {
         &[Request, Serve],
         &[Admin],
         &[Block],
+        &[Monitor],
         &[Publish, Subscribe, Request, Serve],
     ];
     let actions = if choices.happens(16) { &[Connect] } else { choices.one_of(&several) };

@@ -2,6 +2,7 @@
 
 use pipebus_proto::control::{Control, Overflow, Purpose, Role};
 use pipebus_proto::frame::{Call, Flags, HEAD_BYTES, Head, Kind, Metadata};
+use pipebus_proto::record::Watch;
 use pipebus_proto::topic::{InstanceId, TopicId};
 use pipebus_proto::wire::{encode_control, encode_head, encode_metadata};
 
@@ -184,13 +185,13 @@ impl World {
         let sequence = self.client(id).sequence + choices.below(3) as u64;
         let correlation = choices.below(6) as u64;
         let call = Call { requester: InstanceId(1 + choices.below(6) as u32), correlation };
-        let kind = choices.one_of(&[Kind::Message, Kind::Request, Kind::Reply, Kind::Control]);
+        let kind = choices.one_of(&[Kind::Message, Kind::Request, Kind::Reply, Kind::Control, Kind::Record]);
         if kind == Kind::Control {
             return encode_control(&any_control(topic, correlation, choices)).to_vec();
         }
         let flags = choices.one_of(&[Flags::NONE, Flags::MORE, Flags::CONTINUED, Flags::CONTINUED.with(Flags::MORE)]);
         let begins = !flags.has(Flags::CONTINUED);
-        let metadata = if kind == Kind::Message || !begins {
+        let metadata = if matches!(kind, Kind::Message | Kind::Record) || !begins {
             Vec::new()
         } else {
             encode_metadata(&Metadata { call: Some(call), headers: Vec::new() }).unwrap()
@@ -207,7 +208,7 @@ fn any_control(topic: TopicId, number: u64, choices: &mut Choices) -> Control {
         1 => Control::Subscribe {
             subscription: small,
             pattern: text,
-            role: choices.one_of(&[Role::Subscribe, Role::Serve]),
+            role: choices.one_of(&[Role::Subscribe, Role::Serve, Role::Monitor(Watch::default())]),
             overflow: Overflow::Latest,
         },
         2 => Control::Unsubscribe { subscription: small },

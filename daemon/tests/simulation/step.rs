@@ -5,6 +5,7 @@ use std::time::Duration;
 use pipebus_proto::control::{Overflow, Purpose, Role};
 
 use super::choices::Choices;
+use super::monitors::watch;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
@@ -135,7 +136,11 @@ impl Step {
             }
             16..20 => Step::Retract { client, topic: number },
             20..40 => {
-                let role = if choices.happens(80) { Role::Serve } else { Role::Subscribe };
+                let role = match choices.byte() {
+                    0..140 => Role::Subscribe,
+                    140..200 => Role::Serve,
+                    _ => Role::Monitor(watch(choices)),
+                };
                 let often = [Block, DropOldest, DropNewest, Latest];
                 let overflow = if choices.happens(20) { Disconnect } else { choices.one_of(&often) };
                 Step::Subscribe { client, pattern: number, role, overflow }

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use pipebus_proto::control::{Control, Purpose, Reason, Regarding};
 use pipebus_proto::frame::{Call, Kind};
 use pipebus_proto::pattern::Pattern;
+use pipebus_proto::record::CONTROL_TOPIC;
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 use pipebus_proto::wire::encode_control;
 use pipebusd::core::account::{Account, Total};
-use pipebusd::core::bus::{Bus, Effect};
+use pipebusd::core::bus::{Bus, Effect, Hello};
 use pipebusd::core::ingress::{Exchange, Ingress, Server, Standing};
 use pipebusd::core::limits::{Limit, Limits};
 use pipebusd::core::policy::{Action, Group, Peer, Policy};
@@ -41,6 +42,10 @@ pub(super) struct World {
     pub(super) topics_ever: BTreeMap<TopicId, Topic>,
     pub(super) calls: BTreeMap<Call, OpenCall>,
     pub(super) paces: Paces,
+    /// What each monitors, as has been announced.
+    pub(super) announced: BTreeMap<u32, Vec<String>>,
+    /// The topic of control frames.
+    pub(super) control: TopicId,
     /// What the bus is being told: its answers are to this.
     told: Option<(u32, Control)>,
 }
@@ -86,8 +91,11 @@ impl fmt::Debug for World {
 impl World {
     pub(super) fn new(first: &mut Choices, second: &mut Choices) -> World {
         let (limits, policy) = (limits(first), policy(second));
-        let bus = Bus::new(limits.clone(), policy.clone(), &[Topic::new(OWN).unwrap()]);
+        let own = [OWN, CONTROL_TOPIC].map(|name| Topic::new(name).unwrap());
+        let bus = Bus::new(limits.clone(), policy.clone(), &own);
         let mut world = World {
+            control: bus.topic(&own[1]).unwrap(),
+            announced: BTreeMap::new(),
             routes: bus.routes(),
             total: bus.users().total().clone(),
             bus: Shared(RefCell::new(bus)),
@@ -167,7 +175,8 @@ impl World {
             to
         };
         let groups = self.groups[&user].clone();
-        let connected = self.bus.0.borrow_mut().connect(peer, &groups, "client".to_owned(), make, self.now);
+        let hello = Hello { name: "client".to_owned(), visits: false };
+        let connected = self.bus.0.borrow_mut().connect(peer, &groups, hello, make, self.now);
         self.check_connected(user, connected.as_ref().map(|_| ()).map_err(|refused| refused.reason));
         let Ok(id) = connected else { return self.carry_out() };
         assert_eq!(id.0, to, "ids are never used again");
@@ -253,6 +262,7 @@ impl World {
                 Effect::RoutesChanged => self.routes = self.bus.0.borrow().routes(),
                 Effect::Send { to, control } => {
                     self.heed(to, &control);
+                    self.tell_of_answer(to, &control);
                     self.client(to).down.answer(&control);
                 }
                 Effect::TopicGone(topic) => {
@@ -271,10 +281,20 @@ impl World {
                     let client = self.client(to);
                     client.declared.values_mut().for_each(Declared::revoke);
                     client.subscriptions.clear();
-                    client.down.answer(&refused.about(Regarding::Connection));
-                    client.down.is_closed = true;
                     let user = client.user;
+                    let refused = refused.about(Regarding::Connection);
+                    self.tell_of_answer(to, &refused);
+                    let client = self.client(to);
+                    client.down.answer(&refused);
+                    client.down.is_closed = true;
                     assert!(!self.user_may(user, Action::Connect, None), "{to} may stay");
+                }
+                Effect::Monitors { instance, patterns, .. } if patterns.is_empty() => {
+                    assert!(self.announced.remove(&instance.0).is_some(), "who did not monitor has not ceased to");
+                }
+                Effect::Monitors { instance, patterns, .. } => {
+                    let patterns = patterns.iter().map(Pattern::to_string).collect();
+                    self.announced.insert(instance.0, patterns);
                 }
                 Effect::Audit(_) => {}
             }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use pipebus_proto::frame::{HEAD_BYTES, Head, Kind, Malformed, Part};
 use pipebus_proto::splitter::{Frame, Span, next_span};
-use pipebus_proto::wire::{for_each_frame, encode_head};
+use pipebus_proto::wire::{encode_head, for_each_frame};
 
 fuzz_target!(|input: &[u8]| {
     let [piece, at, stream @ ..] = input else { return };
@@ -50,7 +50,9 @@ fn frames(spans: &[Span]) -> Vec<Frame> {
 fn check(span: &Span) {
     let frames: Vec<Frame> = span.iter().collect();
     assert_eq!(frames.len(), span.frames as usize);
-    assert!(span.frames == 1 || (span.kind == Kind::Message && span.part == Part::Whole));
+    let is_run = matches!(span.kind, Kind::Message | Kind::Record) && span.part == Part::Whole;
+    assert!(span.frames == 1 || is_run);
+    assert_eq!(span.look().count(), frames.len());
     assert_eq!((frames[0].head.sequence, frames[frames.len() - 1].head.sequence), (span.first, span.last));
     assert!(frames.windows(2).all(|pair| pair[0].head.sequence < pair[1].head.sequence));
     let mut bytes = Vec::new();

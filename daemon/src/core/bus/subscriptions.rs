@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use pipebus_proto::control::{Identity, Overflow, Reason, Role};
 use pipebus_proto::pattern::Pattern;
+use pipebus_proto::record::{CONTROL_TOPIC, Watch};
 use pipebus_proto::topic::{InstanceId, Topic, TopicId};
 
-use super::{Bus, Effect, Instance, Subscription, forbidden, gone};
+use super::{Bus, Effect, Instance, Subscription, gone};
 use crate::core::limits::Limit;
 use crate::core::policy::{Action, Group, Subject};
 use crate::core::refused::Refused;
-use crate::core::routes::{Route, Target};
+use crate::core::routes::{Route, Target, Watcher};
 
 impl<T: Clone> Bus<T> {
     pub(super) fn subscribe(
@@ -27,9 +28,9 @@ impl<T: Clone> Bus<T> {
             let text = format!("this client has a subscription {number} already");
             return Err(Refused::new(Reason::Protocol, text));
         }
-        if role == Role::Serve && pattern.as_str().starts_with('$') {
-            let text = format!("{pattern} is the broker's own; serve topics that do not start with $");
-            return Err(Refused::new(Reason::Forbidden, text));
+        check_own(role, &pattern)?;
+        if !matches!(role, Role::Monitor(_)) {
+            instance.check_errand(pattern.as_str())?;
         }
         self.check_subscriptions(from)?;
         self.judge_pattern(from, role, &pattern)?;
@@ -40,6 +41,7 @@ impl<T: Clone> Bus<T> {
         }
         self.users.subscriptions += 1;
         self.reroute_matching(&pattern, from);
+        self.tell_of_monitor(from, role);
         Ok(())
     }
 
@@ -53,7 +55,19 @@ impl<T: Clone> Bus<T> {
         }
         self.users.subscriptions -= 1;
         self.reroute_matching(&subscription.pattern, from);
+        self.tell_of_monitor(from, subscription.role);
         Ok(())
+    }
+
+    /// A subscription of this role has come or gone.
+    fn tell_of_monitor(&mut self, from: InstanceId, role: Role) {
+        if let Role::Monitor(_) = role
+            && let Some(instance) = self.instances.get(&from)
+        {
+            let monitoring = instance.subscriptions.values().filter(|subscription| subscription.is_monitor());
+            let patterns = monitoring.map(|subscription| subscription.pattern.clone()).collect();
+            self.effects.push_back(instance.monitors(from, patterns));
+        }
     }
 
     /// Whether there is room for one subscription more.
@@ -97,7 +111,7 @@ impl<T: Clone> Bus<T> {
             return Ok(());
         }
         self.audit(Some(from), &peer, action, Some(pattern.as_str()), &decision);
-        Err(forbidden(&decision, &peer, action, Some(pattern.as_str())))
+        Err(self.deny(Some(from), &peer, action, Some(pattern.as_str()), &decision))
     }
 
     pub(super) fn reroute_matching(&mut self, pattern: &Pattern, instance: InstanceId) {
@@ -108,17 +122,15 @@ impl<T: Clone> Bus<T> {
         }
     }
 
-    /// Brings a topic's targets and servers up to date with what an instance wants now, and may get.
+    /// Brings a topic's targets, servers and watchers up to date with what an instance wants now, and may get.
     pub(super) fn reroute(&mut self, topic: TopicId, instance: InstanceId) {
         let Some(name) = self.topics.get(&topic).map(|declared| declared.name.clone()) else { return };
         let wants = self.instances.get(&instance).map(|i| (i.wants(&name), i.to.clone()));
-        let (listens, serves, to) = match wants {
-            Some(((listens, serves), to)) => (listens, serves, Some(to)),
-            None => (None, false, None),
-        };
-        let listens = listens.filter(|_| self.may_get(instance, Role::Subscribe, &name));
+        let (wants, to) = wants.map_or((Wants::default(), None), |(wants, to)| (wants, Some(to)));
+        let listens = wants.listens.filter(|_| self.may_get(instance, Role::Subscribe, &name));
         let listens = listens.map(|overflow| self.allowed_overflow(instance, overflow, &name));
-        let serves = serves && self.may_get(instance, Role::Serve, &name);
+        let serves = wants.serves && self.may_get(instance, Role::Serve, &name);
+        let watches = wants.watches.filter(|(watch, _)| self.may_get(instance, Role::Monitor(*watch), &name));
         let Some(declared) = self.topics.get_mut(&topic) else { return };
         let served = declared.servers.contains(&instance);
         if serves && !served {
@@ -128,23 +140,37 @@ impl<T: Clone> Bus<T> {
         }
         let Some(route) = self.routes.get(topic) else { return };
         let target = route.targets.iter().find(|target| target.instance == instance);
-        if target.map(|target| target.overflow) == listens {
+        let watcher = route.watchers.iter().find(|watcher| watcher.instance == instance);
+        let listened = target.map(|target| target.overflow);
+        let watched = watcher.map(|watcher| (watcher.watch, watcher.overflow));
+        if (listened, watched) == (listens, watches) {
             return;
         }
         let mut route = Route::clone(route);
-        route.targets.retain(|target| target.instance != instance);
-        if let (Some(overflow), Some(to)) = (listens, to) {
-            route.targets.push(Target { instance, overflow, to });
+        if listened != listens {
+            route.targets.retain(|target| target.instance != instance);
+            let target = listens.zip(to.clone()).map(|(overflow, to)| Target { instance, overflow, to });
+            route.targets.extend(target);
+        }
+        if watched != watches {
+            route.watchers.retain(|watcher| watcher.instance != instance);
+            let watcher = watches.zip(to).map(|((watch, overflow), to)| Watcher { instance, watch, overflow, to });
+            route.watchers.extend(watcher);
         }
         self.routes.set(topic, Some(route));
         self.effects.push_back(Effect::RoutesChanged);
     }
 
     /// Whether an instance may get what is sent to a topic. Decided here, once for each topic, and not for each message.
+    /// If not, nothing is refused: it gets what else its pattern means.
     fn may_get(&mut self, instance: InstanceId, role: Role, topic: &Topic) -> bool {
         let Some(peer) = self.instances.get(&instance).map(|instance| instance.peer.clone()) else { return false };
-        let groups = self.groups(&peer.identity);
-        self.judge(Some(instance), &peer, &groups, action_of(role, topic.as_str()), Some(topic)).is_ok()
+        let (groups, policy) = (self.groups(&peer.identity), self.policy.clone());
+        let (subject, action) =
+            (Subject { identity: &peer.identity, groups: &groups }, action_of(role, topic.as_str()));
+        let decision = policy.decide(subject, action, Some(topic));
+        self.audit(Some(instance), &peer, action, Some(topic.as_str()), &decision);
+        decision.allowed
     }
 
     /// Whoever may not make publishers wait loses what they would wait for.
@@ -165,21 +191,79 @@ impl<T: Clone> Bus<T> {
     }
 }
 
+/// Whether this can be had of the broker's own topics, if the pattern means them.
+fn check_own(role: Role, pattern: &Pattern) -> Result<(), Refused> {
+    let text = match role {
+        _ if !pattern.as_str().starts_with('$') => return Ok(()),
+        Role::Subscribe => return Ok(()),
+        Role::Monitor(_) if Topic::new(CONTROL_TOPIC).is_ok_and(|topic| pattern.matches(&topic)) => return Ok(()),
+        Role::Serve => format!("{pattern} is the broker's own; serve topics that do not start with $"),
+        Role::Monitor(_) => format!("of the broker's own topics only {CONTROL_TOPIC} can be monitored, not {pattern}"),
+    };
+    Err(Refused::new(Reason::Forbidden, text))
+}
+
 /// What somebody does who gets what is sent to a topic.
 fn action_of(role: Role, topic: &str) -> Action {
     match role {
+        Role::Monitor(_) => Action::Monitor,
         _ if topic.starts_with('$') => Action::Admin,
         Role::Subscribe => Action::Subscribe,
         Role::Serve => Action::Serve,
     }
 }
 
+/// What an instance wants of a topic.
+#[derive(Default)]
+struct Wants {
+    /// Its messages, with this overflow policy.
+    listens: Option<Overflow>,
+    /// Its requests.
+    serves: bool,
+    /// Records of what passes there, with this overflow policy.
+    watches: Option<(Watch, Overflow)>,
+}
+
 impl<T> Instance<T> {
-    /// Whether it gets the topic's messages, with which overflow policy, and whether it serves its requests.
-    fn wants(&self, topic: &Topic) -> (Option<Overflow>, bool) {
-        let matching = self.subscriptions.values().filter(|subscription| subscription.pattern.matches(topic));
-        let (serving, listening): (Vec<_>, Vec<_>) = matching.partition(|s| s.role == Role::Serve);
-        // The policy that loses least, which is the order of the variants.
-        (listening.iter().map(|s| s.overflow).min(), !serving.is_empty())
+    /// What it wants of a topic.
+    fn wants(&self, topic: &Topic) -> Wants {
+        let mut wants = Wants::default();
+        for Subscription { pattern, role, overflow } in self.subscriptions.values() {
+            if !pattern.matches(topic) {
+                continue;
+            }
+            match role {
+                // The policy that loses least, which is the order of the variants.
+                Role::Subscribe => wants.listens = Some(wants.listens.map_or(*overflow, |least| least.min(*overflow))),
+                Role::Serve => wants.serves = true,
+                Role::Monitor(_) if topic.is_reserved() && topic.as_str() != CONTROL_TOPIC => {}
+                // The one with the lowest number, in whose order they are.
+                Role::Monitor(watch) => {
+                    let overflow = match overflow {
+                        Overflow::DropOldest => Overflow::DropOldest,
+                        _ => Overflow::DropNewest,
+                    };
+                    wants.watches = wants.watches.or(Some((*watch, overflow)));
+                }
+            }
+        }
+        wants
+    }
+
+    /// Whether it monitors anything.
+    pub fn is_monitor(&self) -> bool {
+        self.subscriptions.values().any(Subscription::is_monitor)
+    }
+
+    /// That it monitors these now.
+    pub(super) fn monitors(&self, instance: InstanceId, patterns: Vec<Pattern>) -> Effect<T> {
+        Effect::Monitors { instance, peer: self.peer.clone(), name: self.name.clone(), patterns }
+    }
+}
+
+impl Subscription {
+    /// Whether it gets records.
+    pub fn is_monitor(&self) -> bool {
+        matches!(self.role, Role::Monitor(_))
     }
 }

@@ -1,3 +1,5 @@
+mod draining;
+mod monitors;
 mod trust;
 
 use super::*;
@@ -45,9 +47,19 @@ impl World {
     }
 
     fn connect(&mut self, uid: u32) -> Result<u32, Reason> {
+        self.connect_for(uid, false)
+    }
+
+    /// One that comes for the broker alone.
+    fn visit(&mut self, uid: u32) -> Result<u32, Reason> {
+        self.connect_for(uid, true)
+    }
+
+    fn connect_for(&mut self, uid: u32, visits: bool) -> Result<u32, Reason> {
         let peer = Peer { identity: Identity::Unix { uid }, pid: None };
         let to = self.bus.last_instance + 1;
-        let id = self.bus.connect(peer, &[], "a client".to_owned(), |_, _| to, self.now);
+        let hello = Hello { name: "a client".to_owned(), visits };
+        let id = self.bus.connect(peer, &[], hello, |_, _| to, self.now);
         id.map(|id| id.0).map_err(|refused| refused.reason)
     }
 
@@ -141,6 +153,10 @@ fn word(effect: Effect<u32>) -> String {
         Effect::TopicGone(topic) => return format!("topic-gone#{}", topic.0),
         Effect::SenderGone(sender) => return format!("sender-gone#{sender}"),
         Effect::Expel { to, refused } => return format!("{to}:expelled#{:?}", refused.reason),
+        Effect::Monitors { instance, patterns, .. } => {
+            let patterns: Vec<&str> = patterns.iter().map(Pattern::as_str).collect();
+            return format!("{instance}:monitors[{}]", patterns.join(" "));
+        }
         Effect::Audit(entry) => {
             let (allowed, action) = (if entry.allowed { "allowed" } else { "denied" }, entry.action.word());
             return format!("audit#{allowed}#{action}#{}", entry.topic.unwrap_or_default());

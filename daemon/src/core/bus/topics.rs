@@ -14,6 +14,7 @@ use crate::core::routes::Route;
 impl<T: Clone> Bus<T> {
     pub(super) fn declare(&mut self, from: InstanceId, name: &str, purpose: Purpose) -> Result<TopicId, Refused> {
         let topic = Topic::new(name).map_err(|error| Refused::new(Reason::Name, error.to_string()))?;
+        self.instances.get(&from).ok_or_else(gone)?.check_errand(topic.as_str())?;
         self.judge_send(from, purpose, &topic)?;
         if topic.is_reserved() && !self.topic_ids.contains_key(&topic) {
             let text = format!("the broker has no topic {topic}; see the list in its documentation");
@@ -83,7 +84,8 @@ impl<T: Clone> Bus<T> {
         let declared = Declared { name: topic.clone(), publishers: 0, requesters: 0, servers: Vec::new(), holders: 0 };
         self.topics.insert(id, declared);
         let introduction = encode_control(&Control::TopicInfo { topic: id, name: topic.to_string() });
-        self.routes.set(id, Some(Route { topic: topic.clone(), introduction, targets: Vec::new() }));
+        self.routes
+            .set(id, Some(Route { topic: topic.clone(), introduction, targets: Vec::new(), watchers: Vec::new() }));
         let subscribed: Vec<InstanceId> =
             self.instances.iter().filter(|(_, i)| !i.subscriptions.is_empty()).map(|(id, _)| *id).collect();
         for instance in subscribed {

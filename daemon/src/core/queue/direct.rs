@@ -42,6 +42,9 @@ impl Queue {
             self.settle();
             return;
         }
+        if written + rest.len() == bytes {
+            self.timed_is_past(span, rest.len(), now);
+        }
         match span.part {
             Part::First => {
                 let message = Unfinished { kind: span.kind, topic: span.topic, sequence: span.first };

@@ -29,6 +29,12 @@ impl Queue {
         Pushed::Dropped { messages }
     }
 
+    /// Drops messages that nobody has made, since there is no room for them.
+    pub fn drop_unmade(&mut self, topic: TopicId, messages: u64) {
+        self.lose(self.entries.len(), topic, messages);
+        self.count_full();
+    }
+
     pub(super) fn drop_oldest(&mut self, rest: Span, overflow: Overflow, names: Introductions<'_>) -> Pushed {
         let before = self.dropped;
         self.evict(rest.bytes.len());
@@ -54,6 +60,7 @@ impl Queue {
                     if span.topic == topic && span.part == Part::Whole =>
                 {
                     self.discount(span.bytes.len(), Overflow::Latest);
+                    self.timed_is_dropped(&span);
                     self.lose(self.entries.len(), topic, span.messages());
                 }
                 Entry::Gap { topic, messages } => {
@@ -99,7 +106,11 @@ impl Queue {
             self.discount(bytes - kept.as_ref().map_or(0, |span| span.bytes.len()), overflow);
             match kept {
                 Some(span) => self.entries[index] = Entry::Messages { span, overflow },
-                None => drop(self.entries.remove(index)),
+                None => {
+                    if let Some(Entry::Messages { span, .. }) = self.entries.remove(index) {
+                        self.timed_is_dropped(&span);
+                    }
+                }
             }
             index = self.lose(index, topic, u64::from(dropped));
         }

@@ -15,6 +15,7 @@ use crate::core::limits::Limits;
 
 mod account;
 mod direct;
+mod timed;
 
 const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_nanos(1);
@@ -201,7 +202,7 @@ impl From<Frames> for Span {
                 body: u32::try_from(frames.bytes - HEAD_BYTES).unwrap(),
                 kind: frames.kind,
                 flags,
-                metadata: u16::from(frames.kind != Kind::Message && frames.part.begins()),
+                metadata: u16::from(matches!(frames.kind, Kind::Request | Kind::Reply) && frames.part.begins()),
                 topic: TopicId(frames.topic),
                 sender: InstanceId(frames.sender),
                 sequence,
@@ -471,6 +472,30 @@ fn gap_stands_where_the_messages_would_have_been() {
     subscriber.queue(Block, messages(4..=5));
     subscriber.lose(DropNewest, messages(6..=8).on(2), 3);
     subscriber.reads("gap1@2 m4 m5 gap3@2");
+}
+
+#[test]
+fn what_was_not_made_for_want_of_room_is_a_gap_where_it_would_have_been() {
+    let mut subscriber = Subscriber::new(2 * FRAME);
+    subscriber.queue(DropNewest, messages(1..=2).kind(Kind::Record));
+    assert_eq!(subscriber.queue.room(), 0);
+    subscriber.queue.drop_unmade(TopicId(1), 3);
+    subscriber.lose(DropNewest, messages(6..=6).kind(Kind::Record), 1);
+    subscriber.queue.drop_unmade(TopicId(2), 1);
+    assert_eq!(subscriber.queue.dropped(), 5);
+    subscriber.reads("m1 m2 gap4@1 gap1@2");
+    subscriber.queue(DropNewest, messages(8..=8).kind(Kind::Record));
+    subscriber.queue.drop_unmade(TopicId(50), 7);
+    subscriber.reads("m8 gap7@0");
+}
+
+#[test]
+fn a_record_of_a_reply_introduces_its_topic_too_and_disturbs_no_unfinished_message() {
+    let mut subscriber = Subscriber::stranger(1 << 20);
+    subscriber.queue(Block, fragment(First, 1));
+    subscriber.queue(DropNewest, messages(1..=1).kind(Kind::Record).on(2));
+    subscriber.queue(Block, fragment(Last, 1));
+    subscriber.reads("topic@1 sender*1 f1 topic@2 m1@2 l1");
 }
 
 #[test]

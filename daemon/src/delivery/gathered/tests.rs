@@ -43,12 +43,23 @@ fn gather(write: impl FnOnce(&pipe::Sender), read: usize) -> Option<Outcome> {
     let missing = pipebus_proto::splitter::missing(&buffer);
     assert!(source.has(&reader, missing));
     let Ok(gathered) = Gathered::gather(&mut buffer, &reader, &mut source) else { panic!("nothing is gathered") };
+    check_looks(&gathered);
     let frames = relay::read_rest(gathered.pipe(), gathered.bytes());
     let (first, last) = (gathered.span.first, gathered.span.last);
     gathered.end(&mut buffer);
     let mut in_pipe = vec![0; 1 << 20];
     let count = try_read(&reader, &mut in_pipe).unwrap_or(0);
     Some(Outcome { gathered: (first, last, frames), left: [&buffer, &in_pipe[..count]].concat() })
+}
+
+/// What is seen of each body is what it begins with, however much, and all of it is still there.
+fn check_looks(gathered: &Gathered) {
+    let body = gathered.frame_bytes() - HEAD_BYTES;
+    for bytes in [0, 1, body / 2, body] {
+        let heads = (0..gathered.span.frames as usize).map(|number| gathered.head(number));
+        let expected: Vec<u8> = heads.flat_map(|head| vec![head.sequence as u8; bytes]).collect();
+        assert!(gathered.look(bytes) == expected, "{bytes} bytes");
+    }
 }
 
 fn write_all(writer: &pipe::Sender, bytes: &[u8]) {

@@ -11,16 +11,16 @@ fn rule(allows: bool, who: Who, actions: &[Action], topics: &[&str]) -> Rule {
     Rule { name: String::new(), who: vec![who], allows, actions: actions.to_vec(), topics, audit: Audit::None }
 }
 
-fn allow(actions: &[Action], topics: &[&str]) -> Rule {
+pub(super) fn allow(actions: &[Action], topics: &[&str]) -> Rule {
     rule(true, Who::Any, actions, topics)
 }
 
-fn connect() -> Rule {
+pub(super) fn connect() -> Rule {
     allow(&[Action::Connect], &[])
 }
 
 /// A bus on which only these rules hold, with so many instances of one user.
-fn world(rules: Vec<Rule>, count: u32) -> World {
+pub(super) fn world(rules: Vec<Rule>, count: u32) -> World {
     with_limits(Limits::none(), rules, count)
 }
 
@@ -33,7 +33,7 @@ fn with_limits(limits: Limits, rules: Vec<Rule>, count: u32) -> World {
     world
 }
 
-fn set_policy(world: &mut World, rules: Vec<Rule>) -> String {
+pub(super) fn set_policy(world: &mut World, rules: Vec<Rule>) -> String {
     world.bus.set_policy(Policy { rules }, &std::collections::HashMap::new());
     world.effects()
 }

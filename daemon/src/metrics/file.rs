@@ -1,0 +1,175 @@
+//! The file that the metrics are written to now and then, for node_exporter's textfile collector.
+//!
+//! Whoever reads it finds all of one moment, never a part. It is removed when the broker ends, since what it says would
+//! be taken for true: without it, the metrics are gone, as they should be.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pipebus_proto::admin::MetricsFormat;
+use rustix::fs::{Mode, fchmod};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use crate::broker::Broker;
+
+/// Everybody may read it: node_exporter is another user.
+const MODE: u32 = 0o644;
+
+/// Writes the file that is configured at once and then in each interval, for as long as it is polled. Dropped, the file
+/// is gone.
+pub(crate) async fn keep_writing(broker: &Broker) {
+    let Some(path) = broker.config.metrics.file() else { return std::future::pending().await };
+    let file = Arc::new(MetricsFile::new(path));
+    let _removed = Removed(file.clone());
+    let mut ticks = interval(broker.config.metrics.interval());
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut fails = false;
+    loop {
+        ticks.tick().await;
+        let (file, text) = (file.clone(), super::write(broker, MetricsFormat::Prometheus));
+        // The door is not to wait for a disk.
+        let written = tokio::task::spawn_blocking(move || file.write(text.as_bytes())).await;
+        match written.unwrap_or_else(|panicked| Err(panicked.into())) {
+            Err(error) if !fails => {
+                fails = true;
+                warn!(path = %path.display(), %error, "the metrics can't be written; it is tried again in each interval");
+            }
+            Ok(()) if fails => {
+                fails = false;
+                info!(path = %path.display(), "the metrics are written again");
+            }
+            _ => {}
+        }
+    }
+}
+
+struct MetricsFile {
+    path: PathBuf,
+    /// Beside it, with a name that no collector reads.
+    temporary: PathBuf,
+    place: Mutex<Place>,
+}
+
+/// What is at its path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Something of others, or nothing.
+    Others,
+    Own,
+    /// The broker has ended: nothing is to be there any more.
+    Ended,
+}
+
+impl MetricsFile {
+    fn new(path: &Path) -> MetricsFile {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".tmp");
+        MetricsFile { path: path.to_owned(), temporary: temporary.into(), place: Mutex::new(Place::Others) }
+    }
+
+    fn write(&self, text: &[u8]) -> io::Result<()> {
+        // What a killed broker has left.
+        let _ = fs::remove_file(&self.temporary);
+        let written = self.write_temporary(text).and_then(|()| {
+            let mut place = self.place();
+            if *place != Place::Ended {
+                fs::rename(&self.temporary, &self.path)?;
+                *place = Place::Own;
+            }
+            Ok(())
+        });
+        if written.is_err() {
+            let _ = fs::remove_file(&self.temporary);
+        }
+        written
+    }
+
+    fn write_temporary(&self, text: &[u8]) -> io::Result<()> {
+        // New, so that it is not written through a link that somebody else has put there.
+        let mut file = File::create_new(&self.temporary)?;
+        fchmod(&file, Mode::from_raw_mode(MODE))?;
+        file.write_all(text)
+    }
+
+    /// Removes it, and whatever is being written will not appear.
+    fn remove(&self) {
+        let before = std::mem::replace(&mut *self.place(), Place::Ended);
+        let _ = fs::remove_file(&self.temporary);
+        if before == Place::Own {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Dropped, the file is gone.
+struct Removed(Arc<MetricsFile>);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        self.0.remove();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = entries.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_file_takes_the_place_of_the_last_and_nothing_else_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.prom");
+        let file = MetricsFile::new(&path);
+        // Of a broker that was killed.
+        fs::write(directory.path().join("a.prom.tmp"), "half").unwrap();
+        for text in ["one", "two"] {
+            file.write(text.as_bytes()).unwrap();
+            assert_eq!(
+                (fs::read_to_string(&path).unwrap().as_str(), names(directory.path())),
+                (text, vec!["a.prom".into()])
+            );
+        }
+        file.remove();
+        assert!(names(directory.path()).is_empty());
+        file.write(b"three").unwrap();
+        assert!(!path.exists(), "it comes after its end");
+    }
+
+    #[test]
+    fn what_a_link_leads_to_is_not_touched() {
+        let directory = tempfile::tempdir().unwrap();
+        let of = |name: &str| directory.path().join(name);
+        fs::write(of("others"), "others").unwrap();
+        for link in ["a.prom", "a.prom.tmp"] {
+            fs::hard_link(of("others"), of(link)).unwrap();
+        }
+        MetricsFile::new(&of("a.prom")).write(b"own").unwrap();
+        assert_eq!(fs::read_to_string(of("others")).unwrap(), "others");
+        assert_eq!(names(directory.path()), ["a.prom", "others"]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing_and_what_others_have_there_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.prom");
+        fs::create_dir(&path).unwrap();
+        let file = MetricsFile::new(&path);
+        assert!(file.write(b"text").is_err());
+        file.remove();
+        assert_eq!(names(directory.path()), ["a.prom"]);
+        assert!(MetricsFile::new(&directory.path().join("nowhere/a.prom")).write(b"text").is_err());
+    }
+}
