@@ -1,5 +1,6 @@
 //! The arguments of all commands. What they do is in the commands' own files.
 
+pub(crate) mod inspect;
 pub(crate) mod messages;
 pub(crate) mod metrics;
 pub(crate) mod monitor;
@@ -16,6 +17,7 @@ use pipebus_proto::pattern::Pattern;
 use pipebus_proto::place::{Address, AddressError};
 use pipebus_proto::topic::TopicError;
 
+use self::inspect::{Doctor, Scan};
 use self::messages::{Publish, Reply, Request, Subscribe};
 use self::metrics::Metrics;
 use self::monitor::Monitor;
@@ -71,6 +73,7 @@ Examples:
   pipebus pub sensors/kitchen/temp 21.5            publish a message
   pipebus request host/uptime                      ask whoever serves host/uptime
   pipebus status                                   look at the broker
+  pipebus top                                      watch who is there and what they do
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no broker, 4 refused, 5 took too long.";
 
@@ -113,6 +116,10 @@ pub(crate) enum Command {
         #[command(subcommand)]
         question: Policy,
     },
+    /// Check a bus, and tell what is wrong and how to mend it
+    Doctor(Doctor),
+    /// Find the buses of this machine, and all FIFOs that processes hold open
+    Scan(Scan),
     /// Show within seconds what a bus does, with a broker of its own
     #[command(after_help = DEMO_EXAMPLES)]
     Demo,

@@ -44,6 +44,10 @@ pub(crate) enum Failure {
     Lossy { lost: u64, disordered: u64 },
     #[error("instances no longer connected: {instances}; see the broker's log")]
     Left { instances: u64 },
+    #[error("the bus {address} is not alive: {state}")]
+    NotAlive { address: String, state: String },
+    #[error("{problems} {}; what mends {} is above", if *problems == 1 { "problem" } else { "problems" }, if *problems == 1 { "it" } else { "them" })]
+    Unwell { problems: usize },
     #[error("the broker has kept something of clients that are gone: {what}; please report this")]
     Leaked { what: String },
     #[error(
@@ -77,6 +81,7 @@ impl Failure {
             Failure::Client(error) => client_exit_code(error),
             Failure::BinaryOnTerminal => USAGE,
             Failure::Denied => REFUSED,
+            Failure::NotAlive { .. } => NO_BROKER,
             Failure::TooFew { .. } | Failure::NoAnswer { .. } | Failure::Stuck { .. } => TIMED_OUT,
             Failure::System { .. }
             | Failure::OutputClosed
@@ -86,6 +91,7 @@ impl Failure {
             | Failure::Ended { .. }
             | Failure::Lossy { .. }
             | Failure::Left { .. }
+            | Failure::Unwell { .. }
             | Failure::Leaked { .. }
             | Failure::NoTerminal
             | Failure::Interrupted
@@ -146,6 +152,7 @@ mod tests {
         check(Error::Draining("the broker is being drained".into()), 4);
         check(Error::Forbidden("rule 3".into()), 4);
         check(Error::TimedOut { doing: "waiting", after: Duration::from_secs(5) }, 5);
+        check(Failure::NotAlive { address: "/x".into(), state: "stale".into() }, 3);
         check(Failure::TooFew { seen: 1, wanted: 2, after: Duration::from_secs(5) }, 5);
     }
 

@@ -67,6 +67,13 @@ pub(crate) fn escape(escaped: &mut String, text: &str) {
     }
 }
 
+/// What [`escape`] makes of a text.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    escape(&mut escaped, text);
+    escaped
+}
+
 fn push(buffer: &mut Vec<u8>, what: std::fmt::Arguments<'_>) {
     // Memory takes all that is written to it.
     let _ = buffer.write_fmt(what);

@@ -2,11 +2,14 @@
 //!
 //! This file turns the outcome of a command into an exit code; each command has a file of its own.
 
+mod apart;
 mod args;
 mod bench;
 mod bus;
 mod complete;
 mod demo;
+mod doctor;
+mod entrance;
 mod failure;
 mod format;
 mod interrupt;
@@ -16,11 +19,14 @@ mod monitor;
 mod orders;
 mod output;
 mod policy;
+mod processes;
 mod publish;
 mod reply;
 mod request;
+mod scan;
 mod stage;
 mod subscribe;
+mod survey;
 mod table;
 mod tether;
 mod top;
@@ -84,6 +90,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             Command::Log(arguments) => orders::log(bus, arguments).await,
             Command::Drain(arguments) => orders::drain(bus, arguments).await,
             Command::Policy { question: Policy::Check(arguments) } => policy::check(bus, arguments).await,
+            Command::Doctor(doctor) => doctor::run(bus, doctor).await,
+            Command::Scan(scan) => scan::run(bus, arguments.bus_flag(), scan).await,
             Command::Demo => demo::run().await,
             Command::Bench { work } => bench::run(arguments.bus_flag(), work).await,
             Command::BenchPart { .. } | Command::Tether { .. } => Ok(()),

@@ -183,7 +183,7 @@ pub(crate) fn judge(program: &str, status: std::process::ExitStatus) -> Result<(
     if status.success() { Ok(()) } else { Err(Failure::Ended { program: program.to_owned(), status }) }
 }
 
-fn find_pipebusd(pipebus: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn find_pipebusd(pipebus: &Path) -> Result<PathBuf, Failure> {
     let name = format!("pipebusd{}", env::consts::EXE_SUFFIX);
     let beside = pipebus.with_file_name(&name);
     let path = env::var_os("PATH").unwrap_or_default();

@@ -216,7 +216,7 @@ impl Live {
     fn order_to_disconnect(&mut self, target: Target) {
         let client = self.client.clone();
         self.orders.spawn(async move {
-            let order = DisconnectOrder { instance: target.id, reason: Some("with pipebus top".to_owned()) };
+            let order = DisconnectOrder { instance: target.id, reason: None };
             let outcome = async {
                 let order = serde_json::to_vec(&order).map_err(|error| error.to_string())?;
                 let answer = client.request(DISCONNECT, order, TIMEOUT).await;

@@ -73,3 +73,4 @@ pub use run::{MessageRef, Run};
 pub use serve::{Request, Server};
 pub use shared::link::Link;
 pub use subscription::{Arrival, Delivery, Gap, GapCause, Subscription};
+pub use transport::surroundings;

@@ -35,6 +35,28 @@ impl Publisher {
         Box::pin(self.publish_with(payload, &[])).await
     }
 
+    /// Waits until the broker has said that this client may publish to the topic, so that a program can tell at its start.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (_bus, address) = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/example_bus.rs"));
+    /// # let client = pipebus_client::Client::connect(&address).await?;
+    /// let temperature = client.publisher("sensors/kitchen/temp")?;
+    /// temperature.declare().await?;
+    /// assert!(client.publisher("$bus/status")?.declare().await.is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// It may not, it has too many topics, or is closed.
+    ///
+    /// # Cancel safety
+    /// It may be cancelled and called again.
+    pub async fn declare(&self) -> Result<()> {
+        self.handle.shared.declare_to_publish(&self.slot).await
+    }
+
     /// Publishes a message with headers: names and values for the receivers, at most 65,535 bytes as they are sent.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 use std::fs;
 use std::process::Command;
 
-use pipebus_tests::machine::{Machine, User, has, repository, run, sorted_lines, text};
+use pipebus_tests::machine::{Machine, User, has, repository, run, sorted_lines, succeed, text};
 use pipebus_tests::{Process, binary, wait_for};
 
 /// What `systemd-analyze security` may find at most, from 0 (safe) to 10.
@@ -159,6 +159,50 @@ fn a_broker_whose_door_was_removed_says_so_and_a_new_door_brings_the_bus_back() 
     root.systemctl(&["restart", "pipebusd.socket"]);
     ann.publish("system");
     ann.deliver("system");
+}
+
+#[test]
+fn a_scan_starts_no_broker_and_doctor_sees_what_systemd_does() {
+    let Some(machine) = Machine::boot() else { return };
+    let (root, ann, bob) = (machine.user("root"), machine.user("ann"), machine.user("bob"));
+    let state = |user: &User<'_>| {
+        let report: serde_json::Value = serde_json::from_slice(&user.pipebus(&["scan", "--json"]).stdout).unwrap();
+        let buses = report["buses"].as_array().unwrap().clone();
+        let system = buses.iter().find(|bus| bus["address"] == "system").map(|bus| bus["state"].clone());
+        system.and_then(|state| state.as_str().map(str::to_owned)).unwrap_or_default()
+    };
+    let finding = |user: &User<'_>, check: &str| {
+        let output = user.pipebus(&["doctor", "--bus", "system", "--json"]);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let found = report["checks"].as_array().unwrap().iter().find(|finding| finding["check"] == check).cloned();
+        let found = found.unwrap_or_else(|| panic!("{check}: {report}"));
+        ["level", "what", "mend"].map(|key| found[key].as_str().unwrap_or_default().to_owned())
+    };
+    let [level, _, mend] = finding(&root, "socket");
+    assert_eq!((level.as_str(), mend.as_str()), ("problem", "systemctl start pipebusd.socket"));
+
+    root.systemctl(&["start", "pipebusd.socket"]);
+    assert_eq!([state(&root), state(&ann)], ["held", "held"]);
+    assert_eq!(root.show("ActiveState"), "inactive", "it was not knocked on");
+    let [level, what, _] = finding(&bob, "permissions");
+    assert_eq!((level.as_str(), what.as_str()), ("problem", "is for group pipebus-users, in which bob is not"));
+    assert_eq!(root.show("ActiveState"), "inactive");
+    let [level, what, _] = finding(&ann, "connection");
+    assert_eq!((level.as_str(), root.show("ActiveState").as_str()), ("ok", "active"), "a knock starts it: {what}");
+    assert_eq!([state(&root), state(&ann), state(&bob)], ["alive", "alive", "alive"]);
+    assert_eq!(finding(&root, "configuration")[0], "ok");
+    assert_eq!(finding(&root, "socket")[0], "warning", "it is not enabled");
+
+    // Without its door it can't be started again, and systemd gives up.
+    machine.run(&["rm", "/run/pipebus/bus"]);
+    wait_for("systemd to give up", || (root.show("ActiveState") == "failed").then_some(()));
+    assert_eq!(finding(&root, "door")[0], "problem");
+    let [level, _, mend] = finding(&root, "service");
+    assert!(level == "problem" && mend.contains("journalctl -e -u pipebusd.service"), "{mend}");
+    let mend = mend.split("; ").next().unwrap();
+    succeed(&run(&mut root.command(&["sh", "-c", mend])));
+    ann.publish("system");
+    assert_eq!([&finding(&root, "service")[0], &finding(&root, "door")[0]], ["ok", "ok"]);
 }
 
 /// Sandboxed as it is, the broker must see who a client really is.

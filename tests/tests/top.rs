@@ -6,8 +6,9 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use pipebus_client::{Client, Link, Overflow};
+use pipebus_proto::admin::{DISCONNECT, DisconnectOrder, INSTANCES, InstanceStatus};
 use pipebus_tests::screen::Screen;
-use pipebus_tests::{EVERYONE, OTHER_UID, TestBus, as_user, binary, can_change_user, soon};
+use pipebus_tests::{DEADLINE, EVERYONE, OTHER_UID, TestBus, as_user, binary, can_change_user, soon};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How often the broker is asked in these stories.
@@ -119,6 +120,29 @@ async fn a_disconnection_happens_after_y_and_not_after_n() {
     screen.wait("the outcome", |shown| shown.contains("\n disconnected: 1 thermometer").then_some(()));
     soon("the client to be told", link.wait_for(|link| *link == Link::Closed)).await.unwrap();
     screen.wait("its row to go", |shown| shown.contains("nothing has that in it").then_some(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_is_disconnected_itself_ends_and_says_why() {
+    if !Screen::is_possible() {
+        return;
+    }
+    let busy = Busy::start().await;
+    let screen = Screen::new(120, 24);
+    let settings = screen.settings();
+    screen.run(&busy.top());
+    screen.wait_for_text("thermometer");
+    screen.press(&["/", "top", "Enter", "d"]);
+    screen.wait_for_text("that is this program itself");
+    let instances = soon("the instances", busy.publisher.request(INSTANCES, "", DEADLINE)).await.unwrap();
+    let instances: Vec<InstanceStatus> = instances.json().unwrap();
+    let instance = instances.iter().find(|instance| instance.name == "pipebus top").unwrap().id;
+    let order = DisconnectOrder { instance, reason: Some("it is late".into()) };
+    let order = serde_json::to_vec(&order).unwrap();
+    soon("an order", busy.publisher.request(DISCONNECT, order, DEADLINE)).await.unwrap();
+    screen.wait_for_text("it is late");
+    screen.wait_for_prompt();
+    assert_eq!((screen.is_taken(), screen.settings()), ((false, true), settings));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -57,7 +57,7 @@ pub(super) fn text(state: &State, width: u16, rows_max: u16) -> String {
     let (_, rows) = state.list().counts();
     let rows = u16::try_from(rows).unwrap_or(u16::MAX).min(rows_max);
     let theme = Theme { is_coloured: false };
-    let header = Rect::new(0, 0, width, header::TALL - header::TABS);
+    let header = Rect::new(0, 0, width, header::figures_height(width));
     let body = Rect { y: header.height, height: rows + 1, ..header };
     let mut buffer = Buffer::empty(Rect { height: header.height + body.height, ..header });
     header::draw_figures(&mut buffer, header, state, theme);

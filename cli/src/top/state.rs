@@ -167,9 +167,9 @@ impl State {
         }
     }
 
-    /// A question was asked.
+    /// A question was asked, perhaps in place of one that has not been answered either.
     pub(super) fn handle_asked(&mut self, now: Instant) {
-        self.asked = Some(now);
+        self.asked.get_or_insert(now);
     }
 
     pub(super) fn handle_sample(&mut self, sample: Sample, now: Instant) {

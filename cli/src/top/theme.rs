@@ -53,7 +53,11 @@ impl Theme {
             Tone::Alarm => coloured(Color::Red).add_modifier(Modifier::BOLD),
             Tone::SortedBy => coloured(Color::Cyan).add_modifier(Modifier::BOLD),
             Tone::Key => coloured(Color::Cyan).add_modifier(Modifier::BOLD),
-            Tone::Selected => plain.add_modifier(Modifier::REVERSED),
+            // Of one piece, whatever the colours of what is selected.
+            Tone::Selected => {
+                let whole = if self.is_coloured { plain.fg(Color::Reset) } else { plain };
+                whole.remove_modifier(Modifier::DIM).add_modifier(Modifier::REVERSED)
+            }
             Tone::Notice => coloured(Color::Yellow).add_modifier(Modifier::BOLD),
             Tone::Trouble => coloured(Color::Red).add_modifier(Modifier::BOLD | Modifier::REVERSED),
             // What is selected is still to be seen.

@@ -202,6 +202,13 @@ impl Shared {
         Ok(tried.map(|ring| self.ring(ring)))
     }
 
+    /// Waits until a message could be published, but for room.
+    pub(crate) async fn declare_to_publish(&self, slot: &Arc<Slot>) -> Result<()> {
+        let lacking =
+            || self.lacking(slot).map(|lacking| lacking.filter(|it| *it != Lacking::Room).map_or(Ok(()), Err));
+        self.wait_until(Destination::Topic(slot), Purpose::Publish, lacking).await
+    }
+
     /// What a message to be published would have to wait for.
     pub(crate) fn lacking(&self, slot: &Arc<Slot>) -> Result<Option<Lacking>> {
         Ok(self.lock().admit(Destination::Topic(slot), Purpose::Publish)?.err())

@@ -21,6 +21,10 @@ use crate::error::{Error, Result};
 /// How long to wait before knocking again on a door that is full: the broker is busy letting others in.
 const DOOR_RETRY: Duration = Duration::from_millis(2);
 
+/// The broker's group may read the one, and write to the other.
+const UP_MODE: Mode = Mode::from_bits_retain(0o640);
+const DOWN_MODE: Mode = Mode::from_bits_retain(0o620);
+
 /// What the broker says.
 pub(crate) type Reader = pipe::Receiver;
 
@@ -63,13 +67,13 @@ impl Attempt {
             .map_err(|error| Error::system("get random bytes for", place.directory(), io::Error::other(error)))?;
         let names = Names([place.up(&id), place.down(&id)]);
         let [up, down] = &names.0;
-        make_fifo(place, up, 0o640)?;
-        make_fifo(place, down, 0o620)?;
-        let reader = open(down, OFlags::RDONLY)?;
+        make_fifo(place, up)?;
+        make_fifo(place, down)?;
+        let reader = open(down, OFlags::RDONLY, DOWN_MODE)?;
         // Opened for both ends first: so this user, not the broker's, is charged for the pipe's memory, and what is
         // written has a reader. Closed again, so that the broker's leaving is an error and not a silence.
-        let both = open(up, OFlags::RDWR)?;
-        let writer = open(up, OFlags::WRONLY)?;
+        let both = open(up, OFlags::RDWR, UP_MODE)?;
+        let writer = open(up, OFlags::WRONLY, UP_MODE)?;
         rustix::io::write(&both, hello).map_err(|errno| failed("write to", up, errno))?;
         drop(both);
         // Last, for closing any descriptor of the file would drop it. It tells the broker this process's id.
@@ -119,8 +123,8 @@ pub(crate) fn grow(pipe: &impl AsFd, bytes: usize) {
     }
 }
 
-/// What the session bus's place depends on.
-pub(crate) fn surroundings() -> Surroundings {
+/// What the session bus's place depends on, as this process has it.
+pub fn surroundings() -> Surroundings {
     let runtime_directory = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     Surroundings {
         runtime_directory: runtime_directory.filter(|path| path.is_absolute()),
@@ -183,18 +187,49 @@ fn open_door(place: &Place) -> Result<OwnedFd> {
     }
 }
 
-fn make_fifo(place: &Place, path: &Path, mode: u32) -> Result<()> {
+fn make_fifo(place: &Place, path: &Path) -> Result<()> {
     match rustix::fs::mkfifoat(CWD, path, Mode::from_raw_mode(0o600)) {
-        Ok(()) => {}
-        Err(Errno::NOENT) => return Err(no_broker(place)),
-        Err(Errno::ACCESS) => return Err(no_permission(place)),
-        Err(errno) => return Err(failed("make the FIFO", path, errno)),
+        Ok(()) => Ok(()),
+        Err(Errno::NOENT) => Err(no_broker(place)),
+        Err(Errno::ACCESS) => Err(no_permission(place)),
+        Err(errno) => Err(failed("make the FIFO", path, errno)),
     }
-    // Separately, since the umask takes the group's bits away.
-    rustix::fs::chmod(path, Mode::from_raw_mode(mode)).map_err(|errno| failed("chmod", path, errno))
 }
 
-fn open(path: &Path, access: OFlags) -> Result<OwnedFd> {
+/// Opens a FIFO of this client's own, and gives it its mode: separately, since the umask takes the group's bits away; and
+/// not by its name, by which whoever owns the directory could have a file of this user's changed instead.
+fn open(path: &Path, access: OFlags, mode: Mode) -> Result<OwnedFd> {
     let flags = access | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed("open", path, errno))
+    let fifo = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed("open", path, errno))?;
+    let facts = rustix::fs::fstat(&fifo).map_err(|errno| failed("examine", path, errno))?;
+    if FileType::from_raw_mode(facts.st_mode) != FileType::Fifo {
+        return Err(Error::NotFifo { path: path.to_owned() });
+    }
+    rustix::fs::fchmod(&fifo, mode).map_err(|errno| failed("chmod", path, errno))?;
+    Ok(fifo)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn what_is_put_in_the_place_of_a_fifo_is_not_changed() {
+        let root = tempfile::tempdir().unwrap();
+        let [file, link, fifo] = ["file", "link", "fifo"].map(|name| root.path().join(name));
+        fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let before = mode(&file);
+        for path in [&file, &link] {
+            open(path, OFlags::RDONLY, DOWN_MODE).unwrap_err();
+        }
+        assert_eq!(mode(&file), before);
+        make_fifo(&Place::new(root.path()), &fifo).unwrap();
+        open(&fifo, OFlags::RDWR, UP_MODE).unwrap();
+        assert_eq!(mode(&fifo), 0o640);
+    }
 }

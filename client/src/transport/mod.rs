@@ -6,7 +6,9 @@ mod fifo;
 mod splice;
 
 #[cfg(unix)]
-pub(crate) use fifo::{Attempt, Door, Reader, Writer, grow, surroundings};
+pub use fifo::surroundings;
+#[cfg(unix)]
+pub(crate) use fifo::{Attempt, Door, Reader, Writer, grow};
 #[cfg(unix)]
 pub(crate) use splice::lend;
 #[cfg(all(test, unix))]

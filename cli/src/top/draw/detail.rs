@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pipebus_client::Identity;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -37,7 +38,7 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, detail: &Detail, theme: Them
     let connected = time(Duration::from_millis(status.connected_ms));
     lines.write([
         ("user ".to_owned(), Tone::Quiet),
-        (harmless(&detail.row.user), Tone::Normal),
+        (user(detail), Tone::Normal),
         ("  process ".to_owned(), Tone::Quiet),
         (pid, Tone::Normal),
         ("  connected for ".to_owned(), Tone::Quiet),
@@ -48,6 +49,15 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, detail: &Detail, theme: Them
     draw_flows(&mut lines, detail);
     lines.skip();
     draw_subscriptions(&mut lines, detail);
+}
+
+/// By name, and by what the system knows it by.
+fn user(detail: &Detail) -> String {
+    let name = harmless(&detail.row.user);
+    match &detail.row.status.identity {
+        Identity::Unix { uid } => format!("{name} (uid {uid})"),
+        Identity::Windows { .. } => name,
+    }
 }
 
 fn draw_queue(lines: &mut Lines<'_>, detail: &Detail) {
@@ -79,7 +89,6 @@ fn draw_flows(lines: &mut Lines<'_>, detail: &Detail) {
         (goes_out, &row.histories.messages_out, Tone::Out, in_all(status.messages_out, status.bytes_out)),
         (lost, &row.histories.lost, Tone::Alarm, format!("{} messages in all", grouped(status.dropped))),
     ] {
-        let tone = if flow.1 > Some(0.0) { tone } else { Tone::Quiet };
         let theme = lines.theme;
         let area = lines.take(height);
         let text = Line::styled(in_all, theme.style(Tone::Quiet));

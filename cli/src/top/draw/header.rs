@@ -16,11 +16,14 @@ use crate::top::state::{State, View};
 use crate::top::theme::{Theme, Tone};
 
 /// The lines of a header with lines for what comes in, goes out and is lost, and of one where there is less room.
-pub(super) const TALL: u16 = 5;
+const TALL: u16 = 5;
 const LOW: u16 = 3;
 
 /// How many of them are tabs, the last.
-pub(super) const TABS: u16 = 1;
+const TABS: u16 = 1;
+
+/// A screen with fewer columns has less room.
+const TALL_WIDTH_MIN: u16 = 60;
 
 /// The columns of figures in front of the sparklines.
 const FIGURES: u16 = 27;
@@ -31,11 +34,16 @@ const PEAK_WIDTH_MIN: u16 = 36;
 /// How high the header is on a screen of this size.
 pub(super) fn height(area: Rect) -> u16 {
     match (area.width, area.height) {
-        (..60, _) | (_, ..16) => LOW,
+        (..TALL_WIDTH_MIN, _) | (_, ..16) => LOW,
         (_, ..32) => TALL,
         (_, ..48) => TALL + 2,
         _ => TALL + 4,
     }
+}
+
+/// How high it is at least, without its tabs.
+pub(super) fn figures_height(width: u16) -> u16 {
+    if width < TALL_WIDTH_MIN { LOW - TABS } else { TALL - TABS }
 }
 
 pub(super) fn draw(buffer: &mut Buffer, area: Rect, state: &State, theme: Theme) {
@@ -63,23 +71,24 @@ fn draw_title(buffer: &mut Buffer, area: Rect, state: &State, theme: Theme) {
     let bus = format!(" {}", harmless(&status.bus));
     let room = area.width.saturating_sub(width_of(&broker) + 2);
     let (bus, broker) = if room >= width_of(&bus).min(20) { (cut(&bus, room), broker) } else { (bus, String::new()) };
-    Line::styled(broker, theme.style(Tone::Quiet)).right_aligned().render(area, buffer);
-    Line::styled(cut(&bus, area.width), theme.style(Tone::Strong)).render(area, buffer);
+    // As spans, since the style of a line is that of all its area.
+    Line::from(Span::styled(broker, theme.style(Tone::Quiet))).right_aligned().render(area, buffer);
+    Span::styled(cut(&bus, area.width), theme.style(Tone::Strong)).render(area, buffer);
 }
 
 /// The rates on one line.
 fn draw_rates(buffer: &mut Buffer, area: Rect, state: &State, theme: Theme) {
     let of = |rate: fn(&Rates) -> f64| state.rates.as_ref().map(rate);
-    let lost = of(|rates| rates.lost);
-    let spans = [
-        Span::raw(" in "),
-        Span::styled(per_second(of(|rates| rates.messages_in)), theme.style(Tone::In)),
-        Span::raw("  out "),
-        Span::styled(per_second(of(|rates| rates.messages_out)), theme.style(Tone::Out)),
-        Span::raw("  lost "),
-        Span::styled(per_second(lost), theme.style(lost_tone(lost))),
-    ];
-    Line::from_iter(spans).render(area, buffer);
+    let mut spans = Vec::new();
+    for (name, rate, tone) in [
+        (" in ", of(|rates| rates.messages_in), Tone::In),
+        ("  out ", of(|rates| rates.messages_out), Tone::Out),
+        ("  lost ", of(|rates| rates.lost), Tone::Alarm),
+    ] {
+        let (text, tone) = per_second(rate, tone);
+        spans.extend([Span::raw(name), Span::styled(text, theme.style(tone))]);
+    }
+    Line::from(spans).render(area, buffer);
 }
 
 /// What comes in, goes out and is lost, each with its last minutes, and facts beside them.
@@ -103,8 +112,7 @@ fn draw_lines(buffer: &mut Buffer, area: Rect, state: &State, theme: Theme) {
     draw_flow(buffer, lines(each, each), ("out", goes_out, &beside), history, (Tone::Out, theme));
     let lost = of(|rates| rates.lost);
     let beside = format!("{} in all", short(state.status.dropped));
-    let tone = (lost_tone(lost), theme);
-    draw_flow(buffer, lines(2 * each, 1), ("lost", lost, &beside), &state.histories.lost, tone);
+    draw_flow(buffer, lines(2 * each, 1), ("lost", lost, &beside), &state.histories.lost, (Tone::Alarm, theme));
     for ((name, value), y) in facts.into_iter().zip(right.top()..right.bottom()) {
         let spans = [Span::styled(format!("{name:<name_width$}"), theme.style(Tone::Quiet)), Span::raw(value)];
         Line::from_iter(spans).render(Rect { y, height: 1, ..right }, buffer);
@@ -135,12 +143,10 @@ pub(super) fn draw_flow(
     history: &History,
     (tone, theme): (Tone, Theme),
 ) {
-    // Without colour, too, it is to be seen that it is no good sign.
-    let mark = if tone == Tone::Alarm && now > Some(0.0) { "▲" } else { "" };
-    let marked = format!("{mark}{}", per_second(now));
+    let (text, number_tone) = per_second(now, tone);
     let spans = [
         Span::raw(format!(" {name:<5}")),
-        Span::styled(format!("{marked:>7}"), theme.style(tone)),
+        Span::styled(format!("{text:>7}"), theme.style(number_tone)),
         Span::raw(format!("  {beside:>11}")),
     ];
     Line::from_iter(spans).render(Rect { height: 1, ..area }.intersection(area), buffer);
@@ -175,41 +181,60 @@ fn draw_history(buffer: &mut Buffer, area: Rect, history: &History, style: ratat
         .render(area, buffer);
 }
 
+/// The views, and what else is to be known of the list. Where there is no room for both, only the view that is shown.
 fn draw_tabs(buffer: &mut Buffer, area: Rect, state: &State, theme: Theme) {
+    let (mut tabs, mut right) = (tabs(state, &View::ALL, theme), remarks(state, theme));
+    let width = |spans: &[Span<'_>]| spans.iter().map(Span::width).sum::<usize>();
+    let is_too_wide = |tabs: &[Span<'_>], right: &[Span<'_>]| width(tabs) + width(right) > area.width.into();
+    let is_usual = right.len() == 1 && !state.is_paused;
+    if is_too_wide(&tabs, &right) && !is_usual {
+        tabs = self::tabs(state, &[state.view], theme);
+    }
+    while is_too_wide(&tabs, &right) && right.pop().is_some() {}
+    Line::from(tabs).render(area, buffer);
+    Line::from(right).right_aligned().render(area, buffer);
+}
+
+fn tabs<'a>(state: &State, views: &[View], theme: Theme) -> Vec<Span<'a>> {
     let mut spans = Vec::new();
-    for (number, view) in (1..).zip(View::ALL) {
+    for view in views {
         let name = match view {
-            View::Instances => format!(" {number} Instances {} ", grouped(state.status.instances)),
-            View::Topics => format!(" {number} Topics {} ", grouped(state.status.topics)),
-            View::Users => format!(" {number} Users "),
+            View::Instances => format!(" 1 Instances {} ", grouped(state.status.instances)),
+            View::Topics => format!(" 2 Topics {} ", grouped(state.status.topics)),
+            View::Users => " 3 Users ".to_owned(),
         };
-        let is_shown = view == state.view;
-        spans.push(Span::styled(name, theme.style(if is_shown { Tone::Selected } else { Tone::Normal })));
-        spans.push(Span::raw(" "));
+        let tone = if *view == state.view { Tone::Selected } else { Tone::Normal };
+        spans.extend([Span::styled(name, theme.style(tone)), Span::raw(" ")]);
     }
-    let tabs = Line::from(spans);
-    let (all, shown) = state.list().counts();
-    let mut right = Vec::new();
-    if !state.list().filter().is_empty() {
-        let filter = format!("\"{}\": {shown} of {all}  ", harmless(state.list().filter()));
-        right.push(Span::styled(filter, theme.style(Tone::Notice)));
-    }
-    right.push(match state.is_paused {
-        true => Span::styled(" paused ", theme.style(Tone::Notice).patch(theme.style(Tone::Selected))),
-        false => Span::styled(format!("every {} ", format_duration(state.interval)), theme.style(Tone::Quiet)),
-    });
-    let right = Line::from(right);
-    let room = area.width.saturating_sub(u16::try_from(tabs.width()).unwrap_or(u16::MAX));
-    tabs.render(area, buffer);
-    if usize::from(room) >= right.width() {
-        right.right_aligned().render(area, buffer);
-    }
+    spans
 }
 
-fn per_second(value: Option<f64>) -> String {
-    format!("{}/s", rate(value))
+/// The most important first.
+fn remarks<'a>(state: &State, theme: Theme) -> Vec<Span<'a>> {
+    let mut remarks = Vec::new();
+    if let Some(draining) = &state.status.draining {
+        let text = format!(" draining, waits for {} ", grouped(draining.instances));
+        remarks.push(Span::styled(text, theme.style(Tone::Alarm)));
+    }
+    if state.is_paused {
+        remarks.push(Span::styled(" paused ", theme.style(Tone::Notice)));
+    }
+    let filter = state.list().filter();
+    if !filter.is_empty() {
+        let (all, shown) = state.list().counts();
+        let text = format!(" \"{}\": {shown} of {all} ", harmless(filter));
+        remarks.push(Span::styled(text, theme.style(Tone::Notice)));
+    }
+    if !state.is_paused {
+        let text = format!(" every {} ", format_duration(state.interval));
+        remarks.push(Span::styled(text, theme.style(Tone::Quiet)));
+    }
+    remarks
 }
 
-fn lost_tone(rate: Option<f64>) -> Tone {
-    if rate > Some(0.0) { Tone::Alarm } else { Tone::Normal }
+/// A rate, which is quiet if there is none. Without colour, too, it is to be seen which is no good sign.
+fn per_second(value: Option<f64>, tone: Tone) -> (String, Tone) {
+    let is_something = value > Some(0.0);
+    let mark = if is_something && tone == Tone::Alarm { "▲" } else { "" };
+    (format!("{mark}{}/s", rate(value)), if is_something { tone } else { Tone::Quiet })
 }

@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use pipebus_proto::admin::Draining;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::{Color, Modifier};
@@ -66,6 +67,28 @@ fn all_about_an_instance() {
     check(&state, 40, 10, "detail");
 }
 
+/// Fails unless the line of the tabs is this to the left and that to the right.
+fn check_tabs(state: &State, width: u16, left: &str, right: &str) {
+    let shown = lines_of(&screen(state, PLAIN, width, 10));
+    let room = usize::from(width) - 1 - left.len();
+    assert_eq!(shown.lines().nth(2).unwrap(), format!("{left}{right:>room$}").trim_end());
+}
+
+#[test]
+fn what_is_unusual_is_seen_before_other_tabs() {
+    let mut state = busy();
+    let all = " 1 Instances 5   2 Topics 2   3 Users";
+    check_tabs(&state, 80, all, "every 1s");
+    check_tabs(&state, 40, all, "");
+    press(&mut state, "p");
+    check_tabs(&state, 40, " 1 Instances 5", "paused");
+    state.status.draining = Some(Draining { draining: true, instances: 4, timeout_ms: None });
+    check_tabs(&state, 80, all, "draining, waits for 4  paused");
+    check_tabs(&state, 40, " 1 Instances 5", "draining, waits for 4");
+    press(&mut state, "p/top");
+    check_tabs(&state, 60, " 1 Instances 5", "draining, waits for 4  \"top\": 1 of 5");
+}
+
 #[test]
 fn a_question_names_whom_it_is_about() {
     let mut state = busy();
@@ -104,6 +127,7 @@ fn a_broker_that_is_lost_leaves_its_last_picture_grey() {
 fn a_picture_as_text_has_all_rows_and_no_keys() {
     check_text(&text(&busy(), 100, 1000), "text-100.txt");
     assert_eq!(text(&busy(), 100, 2).lines().count(), 7);
+    check_text(&text(&busy(), 40, 1000), "text-40.txt");
 }
 
 #[test]

@@ -1,0 +1,45 @@
+//! `pipebus doctor`: what is wrong with a bus, and what mends it.
+//!
+//! First all facts are gathered, then each check judges by them.
+
+mod checks;
+mod facts;
+mod finding;
+mod gather;
+
+use pipebus_proto::place::Address;
+use serde::Serialize;
+
+use self::finding::{Finding, Level};
+use crate::args::inspect::Doctor;
+use crate::failure::Failure;
+use crate::output;
+
+/// In the form of its JSON.
+#[derive(Serialize)]
+struct Report<'a> {
+    bus: String,
+    path: String,
+    problems: usize,
+    warnings: usize,
+    checks: &'a [Finding],
+}
+
+pub(crate) async fn run(bus: &Address, arguments: &Doctor) -> Result<(), Failure> {
+    let facts = gather::facts(bus).await?;
+    let findings = checks::all(&facts);
+    let count = |level| findings.iter().filter(|finding| finding.level == level).count();
+    let (problems, warnings) = (count(Level::Problem), count(Level::Warning));
+    let mut text = if arguments.json {
+        let path = facts.survey.place.directory().display().to_string();
+        let report = Report { bus: bus.to_string(), path, problems, warnings, checks: &findings };
+        serde_json::to_vec(&report).map_err(|error| Failure::system("write JSON", error))?
+    } else {
+        let coloured = output::is_coloured();
+        let lines: Vec<String> = findings.iter().map(|finding| finding.line(coloured)).collect();
+        lines.join("\n").into_bytes()
+    };
+    text.push(b'\n');
+    output::write(&text)?;
+    if problems > 0 { Err(Failure::Unwell { problems }) } else { Ok(()) }
+}
