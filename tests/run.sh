@@ -12,6 +12,8 @@ needed=(
     cc:gcc tmux:tmux tshark:tshark
     unshare:util-linux nsenter:util-linux setpriv:util-linux mount:mount prlimit:util-linux
     /lib/systemd/systemd:systemd systemctl:systemd systemd-analyze:systemd systemd-sysusers:systemd
+    bash:bash zsh:zsh fish:fish setsid:util-linux mandoc:mandoc
+    make:make strip:binutils dpkg-shlibdeps:dpkg-dev
 )
 
 install_missing() {

@@ -1,5 +1,7 @@
 //! A machine of its own, booted by the real systemd in namespaces, and its users.
 
+pub mod comers;
+
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -73,6 +75,8 @@ printf '[Journal]\nStorage=volatile\nReadKMsg=no\n' > /etc/systemd/journald.conf
 printf '[Service]\nWatchdogSec=1s\n' > /etc/systemd/user/pipebusd.service.d/impatient.conf
 cd /
 
+# Containers have it, so that packages start nothing.
+rm -f /usr/sbin/policy-rc.d
 printf 'u ann -\nu bob -\n' | systemd-sysusers -
 if [ -n "$programs" ]; then
     systemd-sysusers pipebus.conf
