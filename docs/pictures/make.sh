@@ -86,7 +86,7 @@ traffic() {
     publish daemon sensors/kitchen/temp 900 26 30
     publish daemon sensors/cellar/humidity 120 14 30
     publish www-data orders/web/paid 300 40 400
-    publish syslog logs/app 1500 33 80
+    publish proxy logs/app 1500 33 80
     publish games camera/front 12 60 60000
     as root pipebus --bus "$bus" reply host/uptime -- uptime
     as www-data pipebus --bus "$bus" reply 'shop/price' -- echo 42

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use pipebus_client::{Client, Link, Overflow};
-use pipebus_proto::admin::{DISCONNECT, DisconnectOrder, INSTANCES, InstanceStatus};
+use pipebus_proto::admin::{DISCONNECT, DRAIN, DisconnectOrder, INSTANCES, InstanceStatus};
 use pipebus_tests::screen::Screen;
 use pipebus_tests::{DEADLINE, EVERYONE, OTHER_UID, TestBus, as_user, binary, can_change_user, soon};
 use rustix::process::{Pid, Signal, kill_process};
@@ -99,6 +99,9 @@ async fn instances_are_seen_with_their_traffic_and_sorted_filtered_and_opened_by
     screen.press(&["?"]);
     screen.wait_for_text("Keys");
     assert!(has_colour(&screen.coloured()));
+    screen.press(&["Escape"]);
+    soon("an order", busy.publisher.request(DRAIN, "{}", DEADLINE)).await.unwrap();
+    screen.wait_for_text("draining, waits for 1 ");
 }
 
 #[tokio::test(flavor = "multi_thread")]
