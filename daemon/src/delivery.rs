@@ -1,8 +1,8 @@
 //! Delivery: a span to all who get it, at once to those whose pipe takes it, past their queues; to the others as they
 //! have room.
 //!
-//! Large frames that are still in their publisher's pipe have a way of their own: [`gathered`], then [`large`]; and [`watched`], if
-//! somebody monitors them.
+//! Large frames that are still in their publisher's pipe have a way of their own: [`gathered`], then [`large`];
+//! and [`watched`], if somebody monitors them.
 
 pub(crate) mod gathered;
 pub(crate) mod large;

@@ -32,7 +32,8 @@ impl Passage {
     pub(crate) fn begin(subscribers: usize, to: InstanceId) -> Passage {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time = u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX);
-        Passage { time, subscribers, to, waiting: Vec::new(), dropped: Vec::new() }
+        let (waiting, dropped) = (Vec::new(), Vec::new());
+        Passage { time, subscribers, to, looked_at: usize::MAX, waiting, dropped }
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Passage {
     pub subscribers: usize,
     /// Which instance got it, if it is of a kind that goes to one; otherwise the broker.
     pub to: InstanceId,
+    /// How much of each body those want who had room when it was looked at; whoever wants more had none.
+    pub looked_at: usize,
     /// Of each instance that had no room for all of it: the sequence number of the first frame that waits.
     pub waiting: Vec<u64>,
     /// Of each instance for which messages were dropped: how many.
@@ -35,8 +37,8 @@ pub struct Made {
 }
 
 impl Passage {
-    /// What `watch` wants to be told of the frames of a span, in at most `room` bytes. Of each body as much may be here as
-    /// any watch wants.
+    /// What `watch` wants to be told of the frames of a span, in at most `room` bytes. Where less of a body is here than was
+    /// looked at, less is told.
     pub fn records<'a>(
         &self,
         watch: &Watch,
@@ -51,7 +53,8 @@ impl Passage {
                 continue;
             }
             let with_it = bytes + HEAD_BYTES + RECORD_HEAD_BYTES + captured(&head, body);
-            if fitting == wanted && with_it <= room {
+            let was_looked_at = watch.captured(head.body as usize) <= self.looked_at;
+            if fitting == wanted && with_it <= room && was_looked_at {
                 (bytes, fitting) = (with_it, fitting + 1);
             }
             wanted += 1;
@@ -147,7 +150,8 @@ mod tests {
     }
 
     fn passage() -> Passage {
-        Passage { time: 5, subscribers: 3, to: InstanceId::BROKER, waiting: Vec::new(), dropped: Vec::new() }
+        let (to, looked_at) = (InstanceId::BROKER, usize::MAX);
+        Passage { time: 5, subscribers: 3, to, looked_at, waiting: Vec::new(), dropped: Vec::new() }
     }
 
     fn made(passage: &Passage, watch: &Watch, frames: &[(Head, Vec<u8>)], room: usize) -> Made {
@@ -206,6 +210,17 @@ mod tests {
         assert_eq!(made(&passage(), &Watch::default(), &frames(&[2, 3]), 57), Made { span: None, lost: 2 });
         let one = made(&passage(), &Watch::default(), &frames(&[2, 3]), 58);
         assert_eq!((read(&one).len(), one.lost), (1, 1));
+    }
+
+    #[test]
+    fn who_wants_more_than_was_looked_at_gets_nothing_and_who_wants_less_gets_that() {
+        let passage = Passage { looked_at: 3, ..passage() };
+        let captured = |capture_bytes| {
+            let made = made(&passage, &Watch { capture_bytes, ..Watch::default() }, &frames(&[2, 9]), usize::MAX);
+            (read(&made).iter().map(|(_, _, captured)| captured.len()).collect::<Vec<_>>(), made.lost)
+        };
+        assert_eq!(captured(3), (vec![2, 3], 0));
+        assert_eq!(captured(4), (vec![2], 1));
     }
 
     #[test]

@@ -95,7 +95,8 @@ impl World {
     /// A passage that begins now.
     pub(super) fn passage(&self, subscribers: usize, to: u32) -> Passage {
         let time = self.clients.len() as u64;
-        Passage { time, subscribers, to: InstanceId(to), waiting: Vec::new(), dropped: Vec::new() }
+        let (waiting, dropped) = (Vec::new(), Vec::new());
+        Passage { time, subscribers, to: InstanceId(to), looked_at: usize::MAX, waiting, dropped }
     }
 
     /// Tells those who watch the topic of a request or a reply, if it is still there.
