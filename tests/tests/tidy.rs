@@ -98,7 +98,7 @@ fn nothing_is_left_unfinished() {
 
 #[test]
 fn every_file_that_the_documents_name_is_there() {
-    for document in ["README.md", "ARCHITECTURE.md", "SECURITY.md", "systemd/README.md"] {
+    for document in ["README.md", "ARCHITECTURE.md", "SECURITY.md", "systemd/README.md", "docs/metrics.md"] {
         let text = fs::read_to_string(root().join(document)).unwrap();
         let folder = root().join(document).parent().unwrap().to_owned();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
