@@ -30,8 +30,9 @@ built ?= target/release
 
 programs = pipebus pipebusd
 units = pipebusd.service pipebusd.socket
-documents = README.md CHANGELOG.md SECURITY.md PERFORMANCE.md LICENSE-MIT LICENSE-APACHE proto/PROTOCOL.md systemd/README.md \
-    $(wildcard docs/*.md) config/pipebus.toml
+# With their folders, so that they find each other.
+documents = README.md ARCHITECTURE.md CHANGELOG.md SECURITY.md PERFORMANCE.md LICENSE-MIT LICENSE-APACHE \
+    proto/PROTOCOL.md systemd/README.md config/pipebus.toml $(wildcard docs/*.md docs/pictures/*.svg)
 # What the programs write themselves: manual pages and completions.
 written = target/install
 
@@ -60,7 +61,9 @@ $(written)/stamp: $(programs:%=$(built)/%)
 install: $(written)/stamp
 	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(docdir)
 	$(INSTALL) -m 755 $(programs:%=$(built)/%) $(DESTDIR)$(bindir)
-	$(INSTALL) -m 644 $(documents) $(DESTDIR)$(docdir)
+	for document in $(documents); do \
+	    $(INSTALL) -D -m 644 $$document $(DESTDIR)$(docdir)/$$document || exit 1; \
+	done
 	$(INSTALL) -d $(DESTDIR)$(bashcompletiondir) $(DESTDIR)$(zshcompletiondir) $(DESTDIR)$(fishcompletiondir)
 	$(INSTALL) -m 644 $(written)/bash/* $(DESTDIR)$(bashcompletiondir)
 	$(INSTALL) -m 644 $(written)/zsh/* $(DESTDIR)$(zshcompletiondir)
@@ -91,7 +94,8 @@ uninstall:
 	rm -f $(DESTDIR)$(mandir)/man5/pipebus.toml.5 $(DESTDIR)$(mandir)/man8/pipebusd.8
 	rm -f $(programs:%=$(DESTDIR)$(bashcompletiondir)/%) $(programs:%=$(DESTDIR)$(zshcompletiondir)/_%)
 	rm -f $(programs:%=$(DESTDIR)$(fishcompletiondir)/%.fish)
-	rm -rf $(DESTDIR)$(docdir) $(DESTDIR)$(datadir)/pipebus
+	rm -rf $(DESTDIR)$(docdir) $(DESTDIR)$(wiresharkdir)
+	rmdir $(DESTDIR)$(datadir)/pipebus 2>/dev/null || true
 
 deb:
 	packaging/deb/build.sh $(built)

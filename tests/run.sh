@@ -7,10 +7,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 exec </dev/null
 source tests/step.sh
 
-# Commands that tests use, and Debian's packages that have them.
+# Commands and files that tests use, and Debian's packages that have them.
 needed=(
     cc:gcc tmux:tmux tshark:tshark
     unshare:util-linux nsenter:util-linux setpriv:util-linux mount:mount prlimit:util-linux
+    /usr/lib/python3/dist-packages/prometheus_client/parser.py:python3-prometheus-client
     /lib/systemd/systemd:systemd systemctl:systemd systemd-analyze:systemd systemd-sysusers:systemd
     bash:bash zsh:zsh fish:fish setsid:util-linux mandoc:mandoc
     make:make strip:binutils dpkg-shlibdeps:dpkg-dev
@@ -19,7 +20,7 @@ needed=(
 install_missing() {
     local missing=() entry
     for entry in "${needed[@]}"; do
-        command -v "${entry%:*}" >/dev/null || missing+=("${entry#*:}")
+        command -v "${entry%:*}" >/dev/null || [[ -e ${entry%:*} ]] || missing+=("${entry#*:}")
     done
     ((${#missing[@]})) || return 0
     mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)

@@ -13,7 +13,7 @@ use pipebus_proto::place::Address;
 use crate::args::Look;
 use crate::bus::visit;
 use crate::failure::Failure;
-use crate::format::escape;
+use crate::format::{escape, escaped};
 use crate::output::{self, bytes, grouped, short, time};
 use crate::table::{finish, table, terminal_width};
 
@@ -136,8 +136,8 @@ fn subscription_table(subscriptions: &[SubscriptionListed], width: Option<u16>) 
             listed.instance.to_string(),
             name(&listed.name),
             user(&listed.identity),
-            listed.subscription.pattern.clone(),
-            grouped(listed.topics),
+            escaped(&listed.subscription.pattern),
+            listed.topics.map_or(UNKNOWN.to_owned(), grouped),
             kind(&listed.subscription).to_owned(),
         ]);
     }
@@ -308,7 +308,7 @@ ID  TOPIC            PUBLISHERS  SUBSCRIBERS  SERVERS
             name: "web".into(),
             identity: of.identity.clone(),
             subscription: subscription.clone(),
-            topics: 1200,
+            topics: Some(1200),
         });
         let text = subscription_table(&listed.collect::<Vec<_>>(), None);
         let expected = "\

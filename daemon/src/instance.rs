@@ -403,7 +403,7 @@ impl Intake {
     /// Tells the client that the broker ends, and takes what comes before its goodbye: then nothing of it is in doubt. Who
     /// does not say goodbye is not read for ever.
     async fn drain(&mut self) -> Ended {
-        self.inlet.outbox.send(&Control::LastCall);
+        self.inlet.broker.say(&self.inlet.outbox, &Control::LastCall);
         let until = Instant::now() + LAST_CALL_WAIT;
         while Instant::now() < until {
             let wanted = missing(self.buffer.bytes());
@@ -430,10 +430,7 @@ impl Intake {
         match self.inlet.take_in(bytes_read, &mut self.buffer, &self.reader).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Ended::Left),
-            Err(refused) => {
-                self.inlet.broker.tally.refused.count(refused.reason);
-                Err(Ended::Violation(refused))
-            }
+            Err(refused) => Err(Ended::Violation(refused)),
         }
     }
 }

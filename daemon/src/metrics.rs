@@ -57,6 +57,7 @@ fn look(broker: &Broker, text: &mut Text) -> Totals {
     text.gauge("pipebus_subscriptions", "Subscriptions.", totals.subscriptions);
     text.gauge("pipebus_topics", "Topics that clients have declared.", topics);
     text.gauge("pipebus_requests_open", "Requests that wait for their answer.", requests);
+    text.gauge("pipebus_monitors", "Clients that watch what others send.", totals.monitors);
     text.gauge("pipebus_publishers_waiting", "Clients that wait for a slow subscriber's room.", totals.waiting);
     text.gauge("pipebus_queued_bytes", "What waits in all queues.", totals.queued_bytes);
     text.gauge("pipebus_queued_max_bytes", "What may wait in all queues.", limits.queued_bytes_max);

@@ -242,8 +242,8 @@ pub struct SubscriptionListed {
     /// Its pattern, its overflow policy, and whether it serves or monitors.
     #[serde(flatten)]
     pub subscription: SubscriptionStatus,
-    /// How many of the topics that are declared now it matches.
-    pub topics: u64,
+    /// How many of the topics that are declared now it matches; none if there are too many of both to count.
+    pub topics: Option<u64>,
 }
 
 /// Disconnect somebody. Its client stays away, and is told why.

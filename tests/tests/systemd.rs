@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a failing fixture fails its test, which is its job")]
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use pipebus_tests::machine::{Machine, User, has, repository, run, sorted_lines, succeed, text};
@@ -203,6 +204,45 @@ fn a_scan_starts_no_broker_and_doctor_sees_what_systemd_does() {
     succeed(&run(&mut root.command(&["sh", "-c", mend])));
     ann.publish("system");
     assert_eq!([&finding(&root, "service")[0], &finding(&root, "door")[0]], ["ok", "ok"]);
+}
+
+#[test]
+fn the_system_broker_writes_its_metrics_where_a_drop_in_lets_it() {
+    let Some(machine) = Machine::boot() else { return };
+    let root = machine.user("root");
+    let document = fs::read_to_string(repository().join("docs/metrics.md")).unwrap();
+    let lines = document.lines().skip_while(|line| line.trim() != "[Service]").take_while(|line| !line.is_empty());
+    let drop_in: Vec<&str> = lines.map(str::trim).collect();
+    let file = drop_in.iter().find_map(|line| line.strip_prefix("Environment=PIPEBUSD__METRICS__FILE=")).unwrap();
+    let folder = Path::new(file).parent().unwrap().to_str().unwrap();
+    succeed(&machine.run(&["install", "-d", "-o", "pipebus", folder]));
+    let start = |drop_in: &[&str]| {
+        let script = "mkdir -p /etc/systemd/system/pipebusd.service.d && \
+                      printf '%s\\n' \"$@\" > /etc/systemd/system/pipebusd.service.d/metrics.conf";
+        succeed(&machine.run(&[&["sh", "-c", script, "sh"], drop_in].concat()));
+        root.systemctl(&["daemon-reload"]);
+        root.systemctl(&["restart", "pipebusd.socket"]);
+        root.publish("system");
+    };
+
+    // Without the path it may not, and says so; nothing else suffers.
+    let without: Vec<&str> = drop_in.iter().copied().filter(|line| !line.starts_with("ReadWritePaths=")).collect();
+    assert!(without.len() < drop_in.len());
+    start(&without);
+    wait_for("the broker to say so", || {
+        let log = machine.run(&["journalctl", "--no-pager", "--unit=pipebusd.service", "--output=cat"]);
+        text(&log.stdout).contains("the metrics can't be written").then_some(())
+    });
+    root.deliver("system");
+
+    start(&drop_in);
+    let stat = wait_for("the file", || {
+        let stat = machine.run(&["stat", "-c", "%U %a", file]);
+        stat.status.success().then(|| text(&stat.stdout))
+    });
+    assert_eq!(stat, "pipebus 644\n");
+    root.systemctl(&["stop", "pipebusd.socket"]);
+    assert_eq!(text(&machine.run(&["find", folder, "-type", "f"]).stdout), "", "it is left behind");
 }
 
 /// Sandboxed as it is, the broker must see who a client really is.

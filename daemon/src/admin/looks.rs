@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use pipebus_proto::admin::{InstanceStatus, Status, SubscriptionListed, SubscriptionStatus, TopicStatus, UserStatus};
 use pipebus_proto::control::Role;
-use pipebus_proto::topic::InstanceId;
+use pipebus_proto::pattern::Pattern;
+use pipebus_proto::topic::{InstanceId, Topic};
 use tokio::time::Instant;
 
 use crate::broker::Broker;
@@ -13,6 +14,9 @@ use crate::drain;
 use crate::outbox::Outbox;
 use crate::process;
 use crate::totals::Totals;
+
+/// How many topics are held against patterns for one answer: some tens of milliseconds.
+const MATCHES_MAX: usize = 1 << 20;
 
 pub(super) fn status(broker: &Broker) -> Status {
     let bus = broker.bus();
@@ -74,21 +78,30 @@ fn subscription_status(subscription: &Subscription) -> SubscriptionStatus {
 }
 
 pub(super) fn subscriptions(broker: &Broker) -> Vec<SubscriptionListed> {
-    let bus = broker.bus();
     let mut listed = Vec::new();
-    for (id, instance) in bus.instances() {
-        for subscription in instance.subscriptions.values() {
-            let matching = bus.topics().filter(|(_, topic)| subscription.pattern.matches(&topic.name));
-            listed.push(SubscriptionListed {
-                instance: id.0,
-                name: instance.name.to_string(),
-                identity: instance.peer.identity.clone(),
-                subscription: subscription_status(subscription),
-                topics: matching.count() as u64,
-            });
+    let topics: Vec<Topic> = {
+        let bus = broker.bus();
+        for (id, instance) in bus.instances() {
+            for subscription in instance.subscriptions.values() {
+                let one = SubscriptionListed {
+                    instance: id.0,
+                    name: instance.name.to_string(),
+                    identity: instance.peer.identity.clone(),
+                    subscription: subscription_status(subscription),
+                    topics: None,
+                };
+                listed.push((subscription.pattern.clone(), one));
+            }
         }
-    }
-    listed
+        bus.topics().map(|(_, declared)| declared.name.clone()).collect()
+    };
+    // Not under the lock, and not for so long that others on this thread would wait.
+    let countable = listed.len().saturating_mul(topics.len()) <= MATCHES_MAX;
+    let count = |pattern: Pattern, one| {
+        let matching = || topics.iter().filter(|topic| pattern.matches(topic)).count() as u64;
+        SubscriptionListed { topics: countable.then(matching), ..one }
+    };
+    listed.into_iter().map(|(pattern, one)| count(pattern, one)).collect()
 }
 
 pub(super) fn users(broker: &Broker) -> Vec<UserStatus> {

@@ -27,6 +27,9 @@ use crate::episode::{Sort, may_tell_of};
 use crate::events;
 use crate::outbox::Outbox;
 
+/// How many patterns of a monitor the log names.
+const LOGGED_PATTERNS_MAX: usize = 8;
+
 impl Passage {
     /// That of something that the broker has now and nobody else has yet.
     pub(crate) fn begin(subscribers: usize, to: InstanceId) -> Passage {
@@ -136,11 +139,12 @@ impl Broker {
 
 /// Says to all who want to know that somebody monitors these now; nothing, it has ceased.
 pub(super) fn announce(broker: &Broker, instance: InstanceId, peer: &Peer, name: &str, patterns: &[Pattern]) {
-    let patterns: Vec<String> = patterns.iter().map(Pattern::to_string).collect();
+    let texts = |count: usize| patterns.iter().take(count).map(Pattern::to_string).collect::<Vec<_>>();
     if may_tell_of(&peer.identity, Sort::Monitors) {
-        info!(instance = instance.0, who = describe(&peer.identity), name, ?patterns, "monitors");
+        let (who, first) = (describe(&peer.identity), texts(LOGGED_PATTERNS_MAX));
+        info!(instance = instance.0, who, name, patterns = patterns.len(), ?first, "monitors");
     }
     let (identity, name) = (peer.identity.clone(), name.to_owned());
-    let event = || MonitorEvent { instance: instance.0, name, identity, patterns };
+    let event = || MonitorEvent { instance: instance.0, name, identity, patterns: texts(patterns.len()) };
     events::publish_about(broker, MONITOR_EVENT, &peer.identity, event);
 }

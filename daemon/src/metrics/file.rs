@@ -6,7 +6,8 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pipebus_proto::admin::MetricsFormat;
 use rustix::fs::{Mode, fchmod};
@@ -17,6 +18,9 @@ use crate::broker::Broker;
 
 /// Everybody may read it: node_exporter is another user.
 const MODE: u32 = 0o644;
+
+/// How long the end waits for what is being written: a broker does not hang because a disk does.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Writes the file that is configured at once and then in each interval, for as long as it is polled. Dropped, the file
 /// is gone.
@@ -50,61 +54,71 @@ struct MetricsFile {
     path: PathBuf,
     /// Beside it, with a name that no collector reads.
     temporary: PathBuf,
-    place: Mutex<Place>,
+    state: Mutex<State>,
+    /// Rung when nothing is being written any more.
+    written: Condvar,
 }
 
-/// What is at its path.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Something of others, or nothing.
-    Others,
-    Own,
+#[derive(Default)]
+struct State {
+    is_writing: bool,
+    /// What is at its path is the broker's own.
+    is_there: bool,
     /// The broker has ended: nothing is to be there any more.
-    Ended,
+    has_ended: bool,
 }
 
 impl MetricsFile {
     fn new(path: &Path) -> MetricsFile {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".tmp");
-        MetricsFile { path: path.to_owned(), temporary: temporary.into(), place: Mutex::new(Place::Others) }
+        let (state, written) = (Mutex::default(), Condvar::new());
+        MetricsFile { path: path.to_owned(), temporary: temporary.into(), state, written }
     }
 
     fn write(&self, text: &[u8]) -> io::Result<()> {
-        // What a killed broker has left.
-        let _ = fs::remove_file(&self.temporary);
-        let written = self.write_temporary(text).and_then(|()| {
-            let mut place = self.place();
-            if *place != Place::Ended {
-                fs::rename(&self.temporary, &self.path)?;
-                *place = Place::Own;
-            }
-            Ok(())
-        });
-        if written.is_err() {
+        let mut state = self.state();
+        if state.has_ended {
+            return Ok(());
+        }
+        state.is_writing = true;
+        drop(state);
+        let written = self.write_temporary(text);
+        let mut state = self.state();
+        let replaced = match written {
+            Ok(()) if !state.has_ended => fs::rename(&self.temporary, &self.path),
+            written => written,
+        };
+        state.is_there |= replaced.is_ok() && !state.has_ended;
+        if replaced.is_err() || state.has_ended {
             let _ = fs::remove_file(&self.temporary);
         }
-        written
+        state.is_writing = false;
+        self.written.notify_all();
+        replaced
     }
 
     fn write_temporary(&self, text: &[u8]) -> io::Result<()> {
+        // What a killed broker has left.
+        let _ = fs::remove_file(&self.temporary);
         // New, so that it is not written through a link that somebody else has put there.
         let mut file = File::create_new(&self.temporary)?;
         fchmod(&file, Mode::from_raw_mode(MODE))?;
         file.write_all(text)
     }
 
-    /// Removes it, and whatever is being written will not appear.
+    /// Removes it, once nothing is being written; what takes too long does not appear any more.
     fn remove(&self) {
-        let before = std::mem::replace(&mut *self.place(), Place::Ended);
-        let _ = fs::remove_file(&self.temporary);
-        if before == Place::Own {
+        let waited = self.written.wait_timeout_while(self.state(), PATIENCE, |state| state.is_writing);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.has_ended = true;
+        if std::mem::take(&mut state.is_there) {
             let _ = fs::remove_file(&self.path);
         }
     }
 
-    fn place(&self) -> MutexGuard<'_, Place> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
