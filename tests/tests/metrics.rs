@@ -221,7 +221,10 @@ fn one_by_one(publisher: &mut Publisher, subscriber: &mut Subscriber, messages: 
         let message = subscriber.next_message().unwrap();
         assert_eq!(message.sequence, publisher.sequence);
     }
+    // Whichever of the two has written them, it has told of them now.
     publisher.flush();
+    subscriber.client.say(&Control::Ping { token: 0 });
+    assert_eq!(subscriber.client.hear(), Some(Control::Pong { token: 0 }));
 }
 
 #[tokio::test]
@@ -284,7 +287,7 @@ async fn a_message_that_waits_for_its_subscriber_is_in_the_bucket_of_its_time() 
 
 #[tokio::test]
 async fn who_waits_and_who_is_stalled_is_seen_while_it_is_so() {
-    let bus = TestBus::start_with(&["queue.bytes_max=65536", "queue.stall_timeout_ms=300"]);
+    let bus = TestBus::start_with(&["queue.bytes_max=65536", "queue.stall_timeout_ms=1000"]);
     let observer = bus.client().await;
     let mut slow = Subscriber::new(&bus, "a", Overflow::Block);
     let mut publisher = Publisher::new(&bus, "a");
