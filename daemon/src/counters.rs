@@ -50,7 +50,7 @@ pub(crate) struct Tally {
     /// They were not.
     pub(crate) turned_away: ByKind<Reason, { Reason::ALL.len() }>,
     /// Those who were let in are no more.
-    pub(crate) ended: ByKind<Farewell, 5>,
+    pub(crate) ended: ByKind<Farewell, { Farewell::ALL.len() }>,
     /// They were refused something.
     pub(crate) refused: ByKind<Reason, { Reason::ALL.len() }>,
     /// They knocked, and that led nowhere.
@@ -58,7 +58,7 @@ pub(crate) struct Tally {
     /// What they asked went to a server, or to the broker.
     pub(crate) requests: Counter,
     /// They were told that nobody will answer.
-    pub(crate) unanswered: ByKind<Failure, 5>,
+    pub(crate) unanswered: ByKind<Failure, { Failure::ALL.len() }>,
 }
 
 impl Default for Tally {
