@@ -30,7 +30,7 @@ built ?= target/release
 
 programs = pipebus pipebusd
 units = pipebusd.service pipebusd.socket
-documents = README.md CHANGELOG.md SECURITY.md PERFORMANCE.md LICENSE-MIT LICENSE-APACHE proto/PROTOCOL.md systemd/README.md \
+documents = README.md CHANGELOG.md SECURITY.md PERFORMANCE.md LICENSE-MIT LICENSE-APACHE proto/PROTOCOL.md \
     $(wildcard docs/*.md) config/pipebus.toml
 # What the programs write themselves: manual pages and completions.
 written = target/install
@@ -61,6 +61,7 @@ install: $(written)/stamp
 	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(docdir)
 	$(INSTALL) -m 755 $(programs:%=$(built)/%) $(DESTDIR)$(bindir)
 	$(INSTALL) -m 644 $(documents) $(DESTDIR)$(docdir)
+	$(INSTALL) -m 644 systemd/README.md $(DESTDIR)$(docdir)/systemd.md
 	$(INSTALL) -d $(DESTDIR)$(bashcompletiondir) $(DESTDIR)$(zshcompletiondir) $(DESTDIR)$(fishcompletiondir)
 	$(INSTALL) -m 644 $(written)/bash/* $(DESTDIR)$(bashcompletiondir)
 	$(INSTALL) -m 644 $(written)/zsh/* $(DESTDIR)$(zshcompletiondir)
