@@ -54,6 +54,7 @@ fi
 mount -t tmpfs -o mode=755 tmpfs /var
 mount -t tmpfs tmpfs /tmp
 mkdir -m 1777 /var/tmp
+mkdir /var/log
 if [ -d /run/dpkg ]; then
     mkdir -p $packages
     mount --bind /run/dpkg $packages

@@ -238,3 +238,15 @@ async fn zsh_finds_the_scripts_by_their_names() {
 async fn fish_completes_what_is_on_the_bus() {
     complete_in(FISH).await;
 }
+
+#[tokio::test]
+async fn instances_are_completed_with_who_they_are_and_the_one_that_asks_is_none_of_them() {
+    let bus = TestBus::start();
+    let client = bus.named_client("thermometer").await;
+    let mut complete = bus.cli(&["complete", "--", "pipebus"]);
+    let output = run(complete.args(["--bus", &bus.address(), "disconnect", ""]));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.starts_with("1\tthermometer of "), "{told}");
+    drop(client);
+}

@@ -54,31 +54,52 @@ fn make_install_puts_every_file_in_its_place_and_make_uninstall_takes_it_away() 
 }
 
 #[test]
+fn units_that_are_installed_elsewhere_are_well_formed() {
+    if !has(&["make", "systemd-analyze"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let (prefix, etc) = (scratch.path().join("usr"), scratch.path().join("etc"));
+    let places = [format!("prefix={}", prefix.display()), format!("sysconfdir={}", etc.display())];
+    make_with(scratch.path(), &["install", &places[0], &places[1]]);
+    for manager in ["system", "user"] {
+        let units = prefix.join("lib/systemd").join(manager);
+        let mut verify = Command::new("systemd-analyze");
+        verify.args([&format!("--{manager}"), "verify", "--man=no"]).env("XDG_RUNTIME_DIR", scratch.path());
+        let output = run(verify.args(["pipebusd.service", "pipebusd.socket"].map(|unit| units.join(unit))));
+        assert!(output.status.success() && output.stderr.is_empty(), "{manager}: {output:?}");
+    }
+}
+
+#[test]
 fn the_debian_package_installs_starts_upgrades_and_purges() {
     if !has(&["make", "dpkg-deb", "strip", "deb-systemd-helper"]) {
         return;
     }
-    let scratch = tempfile::tempdir().unwrap();
+    // Beside the programs: a machine has a /tmp of its own.
+    let scratch = tempfile::tempdir_in(binary("pipebusd").parent().unwrap()).unwrap();
     let (older, newer) = (package(scratch.path(), "0.1.0"), package(scratch.path(), "0.1.1"));
     let Some(machine) = Machine::boot_bare() else { return };
     let before = installed_files(&machine);
 
     succeed(&machine.run(&["dpkg", "--install", older.to_str().unwrap()]));
     succeed(&machine.run(&["usermod", "-aG", "pipebus-users", "ann"]));
-    let (ann, bob) = (machine.user("ann"), machine.user("bob"));
-    assert_eq!((ann.show("ActiveState"), ann.show("UnitFileState")), ("active".into(), "enabled".into()));
+    let (root, ann, bob) = (machine.user("root"), machine.user("ann"), machine.user("bob"));
+    assert_eq!((root.show("ActiveState"), root.show("UnitFileState")), ("active".into(), "enabled".into()));
     ann.deliver("system");
     assert!(!bob.pipebus(&["--bus", "system", "pub", "a", "b"]).status.success());
     assert!(text(&machine.run(&["sh", "-c", "zcat /usr/share/man/man1/pipebus.1.gz"]).stdout).contains("pipebus"));
 
     // Somebody connects, publishes and leaves again and again while the broker is replaced.
-    let first = ann.show("MainPID");
+    let first = root.show("MainPID");
     let again =
         "n=0; while [ ! -e /tmp/enough ]; do pipebus --bus system pub a b || exit 1; n=$((n + 1)); done; echo $n";
     let mut busy = Process::start(ann.command(&["sh", "-c", again]).stdout(std::process::Stdio::piped()));
     succeed(&machine.run(&["sh", "-c", "echo '# mine' >> /etc/pipebus/system.toml"]));
     succeed(&machine.run(&["dpkg", "--install", newer.to_str().unwrap()]));
-    wait_for("another broker", || (ann.show("MainPID") != first && ann.show("ActiveState") == "active").then_some(()));
+    wait_for("another broker", || {
+        (root.show("MainPID") != first && root.show("ActiveState") == "active").then_some(())
+    });
     ann.deliver("system");
     succeed(&machine.run(&["touch", "/tmp/enough"]));
     assert!(busy.wait().success(), "an attempt to connect failed during the upgrade");
@@ -86,18 +107,22 @@ fn the_debian_package_installs_starts_upgrades_and_purges() {
     assert_eq!(text(&configuration.stdout), "# mine\n");
 
     succeed(&machine.run(&["dpkg", "--remove", "pipebus"]));
-    assert_eq!(ann.show("ActiveState"), "inactive");
+    assert_eq!(root.show("ActiveState"), "inactive");
     assert!(machine.run(&["test", "-e", "/etc/pipebus/system.toml"]).status.success());
     succeed(&machine.run(&["dpkg", "--purge", "pipebus"]));
     assert_eq!(installed_files(&machine), before);
     assert!(machine.run(&["test", "!", "-e", "/run/pipebus"]).status.success());
 }
 
-/// Runs a target of the Makefile on the programs that the tests use.
+/// Runs a target of the Makefile below a root of its own.
 fn make(root: &Path, scratch: &Path, target: &str) {
+    make_with(scratch, &[target, "prefix=/opt", &format!("DESTDIR={}", root.display())]);
+}
+
+/// Runs the Makefile on the programs that the tests use.
+fn make_with(scratch: &Path, arguments: &[&str]) {
     let mut make = Command::new("make");
-    make.current_dir(repository()).args(["--silent", target, "prefix=/opt"]);
-    make.arg(format!("DESTDIR={}", root.display()));
+    make.current_dir(repository()).arg("--silent").args(arguments);
     make.arg(format!("built={}", binary("pipebusd").parent().unwrap().display()));
     make.arg(format!("written={}", scratch.join("written").display()));
     succeed(&run(&mut make));

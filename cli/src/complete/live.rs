@@ -30,7 +30,7 @@ pub(super) enum Sort {
 pub(super) fn ask(bus: &Address, sort: Sort, current: &str) -> Vec<CompletionCandidate> {
     let Ok(runtime) = Builder::new_current_thread().enable_all().build() else { return Vec::new() };
     let look = async {
-        let client = Client::builder().name("pipebus complete").reconnect(false);
+        let client = Client::builder().name("pipebus complete").visit(true).reconnect(false);
         let client = client.connect(&bus.to_string()).await.ok()?;
         let found = match sort {
             Sort::Topic | Sort::Pattern => names(&client, sort).await,
