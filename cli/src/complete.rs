@@ -181,7 +181,7 @@ mod tests {
         assert!(completed(&["sta"]) == ["status"]);
         assert!(completed(&["sub", "--over"]) == ["--overflow"]);
         assert!(completed(&["sub", "--overflow", "drop-"]) == ["drop-oldest", "drop-newest"]);
-        assert!(completed(&["--bus", "s"]) == ["session", "system"]);
+        assert!(completed(&["--bus", "sess"]) == ["session"]);
         assert!(completed(&["policy", ""]).contains(&"check".to_owned()));
     }
 
