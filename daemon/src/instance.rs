@@ -178,6 +178,8 @@ enum Ended {
     Drained,
     /// The client is to be disconnected.
     Kicked,
+    /// The client has been disconnected, and told why.
+    Told(Farewell),
 }
 
 impl Instance {
@@ -214,9 +216,9 @@ impl Instance {
                 }
             });
             match ended.await {
-                Ok(ended) => Ok(ended),
+                Ok(ended) => ended,
                 // It was kicked meanwhile.
-                Err(Some(farewell)) => Err(farewell),
+                Err(Some(farewell)) => Ended::Told(farewell),
                 Err(None) => {
                     // Whatever the client has written before it closed its other pipe is still routed.
                     let _ = Box::pin(timeout(FAREWELL_WAIT, read)).await;
@@ -224,14 +226,8 @@ impl Instance {
                 }
             }
         };
-        let broker = &self.intake.inlet.broker;
-        match ended {
-            Ok(ended) => {
-                self.shutdown.reader_done();
-                Box::pin(take_leave(ended, write, broker, &outbox, &self.shutdown)).await
-            }
-            Err(farewell) => said(broker, &outbox, farewell),
-        }
+        self.shutdown.reader_done();
+        Box::pin(take_leave(ended, write, &self.intake.inlet.broker, &outbox, &self.shutdown)).await
     }
 }
 
@@ -249,6 +245,7 @@ async fn take_leave(
     };
     let (farewell, patience) = match ended {
         Ended::Gone => return Departure::PIPE_CLOSED,
+        Ended::Told(farewell) => return said(broker, outbox, farewell),
         Ended::Left => (Farewell::Leaving, patience_max),
         Ended::Violation(refused) => {
             if may_tell_of(&outbox.owner, Sort::Fault) {

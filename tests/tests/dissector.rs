@@ -40,6 +40,8 @@ const CONTROL_WORDS: &[(&str, &str)] = &[
     ("consumed", "consumed messages of 3 up to 9"),
     ("released", "released 2 messages"),
     ("revoked", "revoked the right to Publish to topic 7: rule 3"),
+    ("visit", "visit of status (version 1)"),
+    ("last-call", "last call"),
 ];
 
 /// The lines `name: hex bytes` of all blocks marked `vectors`, in their order.

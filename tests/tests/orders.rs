@@ -224,6 +224,7 @@ fn a_drain_ends_when_its_time_is_over() {
     let (mut stays, _) = RawClient::connect(&bus.place());
     let draining: Draining = json(&bus, &["drain", "--timeout", "300ms"]);
     assert!(draining.timeout_ms.is_some_and(|left| (1..=300).contains(&left)), "{draining:?}");
+    assert_eq!(stays.hear(), Some(Control::LastCall));
     assert_eq!(stays.hear(), Some(Control::Goodbye { cause: Farewell::Shutdown }));
     assert_eq!(bus.hand_over_broker().wait().code(), Some(0));
     assert!(bus.log().contains("the time to drain is over, though some have not left"));

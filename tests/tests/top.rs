@@ -189,6 +189,7 @@ async fn the_terminal_is_as_it_was_however_the_program_ends() {
     ];
     for (name, end) in ends {
         screen.run(&format!("clear; echo before {name}"));
+        screen.wait_for_prompt();
         screen.run(&busy.top());
         screen.wait_for_text("thermometer");
         assert_eq!(screen.is_taken(), (true, false), "{name}");

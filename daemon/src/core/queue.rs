@@ -152,10 +152,12 @@ impl Queue {
     /// Takes a span, or as much of it as its overflow policy lets it.
     pub fn push(&mut self, span: Span, overflow: Overflow, names: Introductions<'_>, now: Instant) -> Pushed {
         self.stall.run(self.is_idle() && self.refusing.is_none(), now);
-        let (sender, last) = (span.sender, span.last);
+        let (sender, last, is_record) = (span.sender, span.last, span.kind == Kind::Record);
         let pushed = self.push_span(span, overflow, names, now);
         self.refusing = matches!(pushed, Pushed::Full(_)).then_some(sender);
-        self.timed_is_pushed(sender, last, self.refusing.is_some());
+        if !is_record {
+            self.timed_is_pushed(sender, last, self.refusing.is_some());
+        }
         match pushed {
             Pushed::Queued => {}
             // The client is slow, and its publishers wait: that is what they have chosen.

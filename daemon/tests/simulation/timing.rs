@@ -30,7 +30,7 @@ impl Timing {
     pub(super) fn begin(&mut self, queue: &mut Queue, span: &Span, now: Instant) {
         self.note_forgotten(queue);
         queue.time(span, now, &self.latency);
-        if self.timed.is_none() && span.part.ends() {
+        if self.timed.is_none() && span.part.ends() && span.kind != Kind::Record {
             self.timed = Some(((span.sender, span.last), now));
         }
     }
@@ -39,7 +39,7 @@ impl Timing {
     pub(super) fn check_written(&mut self, queue: &Queue, bytes: &[u8], now: Instant) {
         self.written.extend_from_slice(bytes);
         while let Some(span) = next_span(&mut self.written).unwrap() {
-            if span.kind == Kind::Control || !span.part.ends() {
+            if matches!(span.kind, Kind::Control | Kind::Record) || !span.part.ends() {
                 continue;
             }
             for frame in span.iter() {

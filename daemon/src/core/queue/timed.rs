@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use pipebus_proto::frame::Kind;
 use pipebus_proto::splitter::Span;
 use pipebus_proto::topic::InstanceId;
 
@@ -32,9 +33,9 @@ enum Place {
 }
 
 impl Timed {
-    /// Whether the message ends with this span.
+    /// Whether the message ends with this span. A record of it is another thing.
     fn ends(&self, span: &Span) -> bool {
-        (self.sender, self.sequence) == (span.sender, span.last) && span.part.ends()
+        (self.sender, self.sequence) == (span.sender, span.last) && is_timeable(span)
     }
 
     /// It has been written.
@@ -43,11 +44,16 @@ impl Timed {
     }
 }
 
+/// Whether a message ends with this span.
+fn is_timeable(span: &Span) -> bool {
+    span.part.ends() && span.kind != Kind::Record
+}
+
 impl Queue {
     /// Times the last message of a span that is about to come, and that ends one, unless another is timed: how long it
     /// takes from `since`, when it was read, until it is written. One that is dropped is forgotten.
     pub fn time(&mut self, span: &Span, since: Instant, latency: &Arc<Latency>) {
-        if self.timed.is_none() && span.part.ends() {
+        if self.timed.is_none() && is_timeable(span) {
             let (sender, sequence, latency) = (span.sender, span.last, latency.clone());
             self.timed = Some(Box::new(Timed { sender, sequence, since, place: Place::Coming, latency }));
         }
