@@ -24,7 +24,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 const NAME_CHARACTERS_MAX: usize = 20;
 
 /// What is shown for what nobody knows.
-const UNKNOWN: &str = "–";
+pub(crate) const UNKNOWN: &str = "–";
 
 pub(crate) async fn status(bus: &Address, arguments: &Look) -> Result<(), Failure> {
     look(bus, arguments, admin::STATUS, |answer| Ok(status_lines(&answer.json()?))).await

@@ -1,17 +1,13 @@
 //! `pipebus metrics`: what the broker tells monitoring systems.
 
-use std::time::Duration;
-
 use pipebus_proto::admin::{METRICS, MetricsFormat, MetricsQuestion};
 use pipebus_proto::place::Address;
 
 use crate::args::metrics::{Format, Metrics};
 use crate::bus::visit;
 use crate::failure::Failure;
+use crate::look::TIMEOUT;
 use crate::output;
-
-/// How long the broker may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(bus: &Address, arguments: &Metrics) -> Result<(), Failure> {
     let format = match arguments.format {

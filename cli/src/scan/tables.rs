@@ -5,11 +5,9 @@ use super::fifos::Name;
 use super::report::{BusReport, FifoReport, HolderReport, Part, Report};
 use super::state::State;
 use crate::format::escaped;
+use crate::look::UNKNOWN;
 use crate::output::{bytes, grouped};
 use crate::table::{finish, table};
-
-/// What is shown for what nobody knows, or what is not there.
-const UNKNOWN: &str = "–";
 
 /// So many of those who hold one FIFO are named.
 const HOLDERS_SHOWN_MAX: usize = 4;

@@ -4,12 +4,10 @@ use ratatui::style::Style;
 use ratatui::text::Span;
 
 use crate::format::escape;
+use crate::look::UNKNOWN;
 use crate::output::{bytes, short};
 use crate::top::list::width_of;
 use crate::top::theme::Tone;
-
-/// What is shown for what nobody knows.
-pub(super) const UNKNOWN: &str = "–";
 
 /// Below this part of its bound a queue is calm, and below that it is nearly full.
 const CALM: f64 = 0.5;

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use pipebus_proto::admin::InstanceStatus;
 
+use crate::look::UNKNOWN;
 use crate::output::short;
-use crate::top::figures::{UNKNOWN, bar, byte_rate, harmless, rate};
+use crate::top::figures::{bar, byte_rate, harmless, rate};
 use crate::top::list::{Cell, Column, Heading, Row, Side, Width, contains};
 use crate::top::rates::{Counts, Histories, Rates};
 use crate::top::sample::Names;

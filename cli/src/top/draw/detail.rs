@@ -9,9 +9,10 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Widget;
 
 use super::header::draw_flow;
+use crate::look::UNKNOWN;
 use crate::look::kind;
 use crate::output::{bytes, grouped, time};
-use crate::top::figures::{UNKNOWN, bar, byte_rate, cut, harmless};
+use crate::top::figures::{bar, byte_rate, cut, harmless};
 use crate::top::rates::Rates;
 use crate::top::state::Detail;
 use crate::top::theme::{Theme, Tone};

@@ -8,8 +8,9 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{RenderDirection, Sparkline, Widget};
 
+use crate::look::UNKNOWN;
 use crate::output::{bytes, grouped, short, time};
-use crate::top::figures::{UNKNOWN, byte_rate, cut, harmless, rate};
+use crate::top::figures::{byte_rate, cut, harmless, rate};
 use crate::top::list::width_of;
 use crate::top::rates::{History, Rates};
 use crate::top::state::{State, View};

@@ -5,7 +5,8 @@ use ratatui::layout::{Alignment, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Clear, Paragraph, Widget, Wrap};
 
-use crate::top::figures::{UNKNOWN, harmless};
+use crate::look::UNKNOWN;
+use crate::top::figures::harmless;
 use crate::top::keys;
 use crate::top::list::width_of;
 use crate::top::state::{Overlay, State, Target};
