@@ -13,6 +13,7 @@ use serde::Serialize;
 use self::finding::{Finding, Level};
 use crate::args::inspect::Doctor;
 use crate::failure::Failure;
+use crate::format::push_object;
 use crate::output;
 
 /// In the form of its JSON.
@@ -30,16 +31,17 @@ pub(crate) async fn run(bus: &Address, arguments: &Doctor) -> Result<(), Failure
     let findings = checks::all(&facts);
     let count = |level| findings.iter().filter(|finding| finding.level == level).count();
     let (problems, warnings) = (count(Level::Problem), count(Level::Warning));
-    let mut text = if arguments.json {
+    let mut text = Vec::new();
+    if arguments.json {
         let path = facts.survey.place.directory().display().to_string();
         let report = Report { bus: bus.to_string(), path, problems, warnings, checks: &findings };
-        serde_json::to_vec(&report).map_err(|error| Failure::system("write JSON", error))?
+        push_object(&mut text, &report);
     } else {
         let coloured = output::is_coloured();
         let lines: Vec<String> = findings.iter().map(|finding| finding.line(coloured)).collect();
-        lines.join("\n").into_bytes()
-    };
-    text.push(b'\n');
+        text.extend_from_slice(lines.join("\n").as_bytes());
+        text.push(b'\n');
+    }
     output::write(&text)?;
     if problems > 0 { Err(Failure::Unwell { problems }) } else { Ok(()) }
 }

@@ -1,11 +1,12 @@
 //! How messages and gaps look: as text for people, as JSON for programs.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{self, Write};
 
 use clap::builder::styling::Style;
 use pipebus_client::{Gap, GapCause, Message};
 use serde::Serialize;
+use serde_json::ser::{Formatter, Serializer};
 use serde_json::{Map, Value};
 
 use crate::output::grouped;
@@ -60,11 +61,15 @@ pub(crate) fn escape(escaped: &mut String, text: &str) {
     for c in text.chars() {
         match c {
             '\n' | '\r' | '\t' => escaped.extend(c.escape_default()),
-            '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => escaped.extend(c.escape_unicode()),
-            c if c.is_control() => escaped.extend(c.escape_unicode()),
+            c if is_harmful(c) => escaped.extend(c.escape_unicode()),
             c => escaped.push(c),
         }
     }
+}
+
+/// Whether a terminal would do something with it, or show what follows in another order.
+fn is_harmful(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// What [`escape`] makes of a text.
@@ -131,8 +136,28 @@ pub(crate) fn headers(all: Vec<(String, String)>) -> Map<String, Value> {
 
 pub(crate) fn push_object(buffer: &mut Vec<u8>, object: &impl Serialize) {
     // Text and numbers are always JSON, and memory takes all that is written to it.
-    let _ = serde_json::to_writer(&mut *buffer, object);
+    let _ = object.serialize(&mut Serializer::with_formatter(&mut *buffer, Harmless));
     buffer.push(b'\n');
+}
+
+/// JSON that does a terminal no harm either: of control characters, JSON itself escapes only those of ASCII.
+struct Harmless;
+
+impl Formatter for Harmless {
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        let mut rest = fragment;
+        if !rest.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            while let Some(at) = rest.find(is_harmful) {
+                let (before, harmful) = rest.split_at(at);
+                writer.write_all(before.as_bytes())?;
+                let mut after = harmful.chars();
+                // None of them needs more than one unit of UTF-16.
+                after.next().map_or(Ok(()), |c| write!(writer, "\\u{:04x}", u32::from(c)))?;
+                rest = after.as_str();
+            }
+        }
+        writer.write_all(rest.as_bytes())
+    }
 }
 
 pub(crate) fn base64(bytes: &[u8]) -> String {
@@ -189,6 +214,15 @@ mod tests {
         let mut buffer = Vec::new();
         push_text(&mut buffer, "a/b", payload, Style::new());
         assert_eq!(String::from_utf8(buffer).unwrap(), format!("a/b  {expected}\n"));
+    }
+
+    #[test]
+    fn json_does_a_terminal_no_harm_and_says_the_same() {
+        let text = "a\u{9b}2Jb\u{7f} \u{202e}Käse\u{2066}\u{1b}\n";
+        let mut json = Vec::new();
+        push_object(&mut json, &text);
+        assert_eq!(json, b"\"a\\u009b2Jb\\u007f \\u202eK\xc3\xa4se\\u2066\\u001b\\n\"\n");
+        assert_eq!(serde_json::from_slice::<String>(&json).unwrap(), text);
     }
 
     #[test]

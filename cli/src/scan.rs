@@ -19,6 +19,7 @@ use self::report::{BusReport, Report, Unseen, fifo_reports};
 use self::state::State;
 use crate::args::inspect::Scan;
 use crate::failure::Failure;
+use crate::format::push_object;
 use crate::output::{self, complain};
 use crate::processes::Process;
 use crate::table::terminal_width;
@@ -64,12 +65,13 @@ fn unseen(found: &Found, places: Places) -> Unseen {
 }
 
 fn show(report: &Report, json: bool) -> Result<(), Failure> {
-    let mut text = if json {
-        serde_json::to_vec(report).map_err(|error| Failure::system("write JSON", error))?
+    let mut text = Vec::new();
+    if json {
+        push_object(&mut text, report);
     } else {
-        tables::text(report, terminal_width()).into_bytes()
-    };
-    text.push(b'\n');
+        text.extend_from_slice(tables::text(report, terminal_width()).as_bytes());
+        text.push(b'\n');
+    }
     output::write(&text)?;
     if !json {
         let is_root = rustix::process::geteuid().is_root();

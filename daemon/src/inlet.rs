@@ -91,7 +91,7 @@ impl Inlet {
         buffer: &mut ReadBuffer,
         reader: &Reader,
     ) -> Result<bool, Refused> {
-        let arrived = buffer.arrival();
+        let mut arrived = buffer.arrival();
         let mut has_messages = false;
         let mut turn = self.turn();
         let mut pace = Pace::begin(&self.outbox);
@@ -122,6 +122,8 @@ impl Inlet {
                 }
                 return Ok(true);
             }
+            // What follows came later than that, nobody knows when.
+            arrived = None;
         }
     }
 

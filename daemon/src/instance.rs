@@ -67,7 +67,7 @@ async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shu
     let mut read = BytesMut::new();
     let hello = tokio::select! {
         hello = timeout_at(deadline, read_hello(turn, &peer.identity, &reader, &mut read)) => hello,
-        () = shutdown.reached(Phase::Draining) => Ok(Err(Refused::new(Reason::Ending, "the broker shuts down"))),
+        () = shutdown.reached(Phase::LastCall) => Ok(Err(Refused::new(Reason::Ending, "the broker shuts down"))),
     };
     let late = || Refused::new(Reason::Protocol, "no Hello came within the handshake time-out");
     let mut writer = Some(writer);
@@ -175,7 +175,7 @@ enum Ended {
     /// The client broke the protocol.
     Violation(Refused),
     /// What came before the shutdown has been read.
-    Drained,
+    HeardOut,
     /// The client is to be disconnected.
     Kicked,
     /// The client has been disconnected, and told why.
@@ -208,7 +208,7 @@ impl Instance {
                 }
                 if self.shutdown.has_reached(Phase::Closing) {
                     // It still waits for somebody's room; what it has read so far is all that there is time for.
-                    return Poll::Ready(Ok(Ended::Drained));
+                    return Poll::Ready(Ok(Ended::HeardOut));
                 }
                 match read.as_mut().poll(context) {
                     Poll::Ready(ended) => Poll::Ready(Ok(ended)),
@@ -254,7 +254,7 @@ async fn take_leave(
             broker.say(outbox, &refused.about(Regarding::Connection));
             (Farewell::Protocol, FAREWELL_WAIT)
         }
-        Ended::Drained => {
+        Ended::HeardOut => {
             tokio::select! {
                 () = shutdown.reached(Phase::Closing) => {}
                 farewell = &mut write => return said_or(farewell, Departure::PIPE_CLOSED),
@@ -384,13 +384,13 @@ impl Intake {
             let wanted = missing(self.buffer.bytes());
             let read = {
                 let mut read = pin!(self.buffer.read(&mut self.reader, wanted));
-                poll_fn(|context| match shutdown.has_reached(Phase::Draining) {
+                poll_fn(|context| match shutdown.has_reached(Phase::LastCall) {
                     true => Poll::Ready(None),
                     false => read.as_mut().poll(context).map(Some),
                 })
                 .await
             };
-            let Some(read) = read else { return Box::pin(self.drain()).await };
+            let Some(read) = read else { return Box::pin(self.hear_last()).await };
             if let Err(ended) = Box::pin(self.route(read)).await {
                 return ended;
             }
@@ -399,7 +399,7 @@ impl Intake {
 
     /// Tells the client that the broker ends, and takes what comes before its goodbye: then nothing of it is in doubt. Who
     /// does not say goodbye is not read for ever.
-    async fn drain(&mut self) -> Ended {
+    async fn hear_last(&mut self) -> Ended {
         self.inlet.broker.say(&self.inlet.outbox, &Control::LastCall);
         let until = Instant::now() + LAST_CALL_WAIT;
         while Instant::now() < until {
@@ -412,7 +412,7 @@ impl Intake {
                 Err(ended) => return ended,
             }
         }
-        Ended::Drained
+        Ended::HeardOut
     }
 
     /// Takes in what has been read, if anything.

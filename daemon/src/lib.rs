@@ -127,8 +127,9 @@ impl Daemon {
         Reloader { broker: self.broker.clone() }
     }
 
-    /// Serves clients until `shutdown` is done, or it has been drained, as an administrator ordered over the bus. Then nobody new is let in, what clients have written and what waits for
-    /// them is delivered, for at most the configured time, all are told goodbye, and what was made is removed.
+    /// Serves clients until `shutdown` is done, or it has been drained, as an administrator ordered over the bus. Then
+    /// nobody new is let in, what clients have written and what waits for them is delivered, for at most the configured
+    /// time, all are told goodbye, and what was made is removed.
     ///
     /// Clients are served by threads of the broker's own, one for each processor; here is only the door.
     ///

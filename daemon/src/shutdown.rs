@@ -13,8 +13,8 @@ use tokio::sync::{Notify, mpsc};
 pub(crate) enum Phase {
     /// Not begun.
     Running,
-    /// Readers finish.
-    Draining,
+    /// Clients are asked to end, and readers finish.
+    LastCall,
     /// Writers finish.
     Closing,
 }
@@ -101,7 +101,7 @@ impl Conductor {
         drop(view);
         // Half of the time for the readers: one that waits for room must not keep the writers from saying goodbye.
         let half = tokio::time::Instant::now() + deadline.saturating_duration_since(tokio::time::Instant::now()) / 2;
-        course.enter(Phase::Draining);
+        course.enter(Phase::LastCall);
         wake();
         let _ = tokio::time::timeout_at(half, readers.recv()).await;
         course.enter(Phase::Closing);
