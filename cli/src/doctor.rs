@@ -33,7 +33,7 @@ pub(crate) async fn run(bus: &Address, arguments: &Doctor) -> Result<(), Failure
     let (problems, warnings) = (count(Level::Problem), count(Level::Warning));
     let mut text = Vec::new();
     if arguments.json {
-        let path = facts.survey.place.directory().display().to_string();
+        let path = facts.survey.place.path().display().to_string();
         let report = Report { bus: bus.to_string(), path, problems, warnings, checks: &findings };
         push_object(&mut text, &report);
     } else {

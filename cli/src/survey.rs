@@ -53,7 +53,7 @@ pub(crate) enum Listening {
 impl Survey {
     /// Looks at a bus.
     pub(crate) fn of(place: Place, locks: &Locks) -> Survey {
-        let directory = Entry::of(place.directory());
+        let directory = Entry::of(place.path());
         let [door, instances, lock] = match directory {
             Entry::There(facts) if facts.kind == FileType::Directory => {
                 [place.door(), place.instances(), place.lock()].map(|path| Entry::of(&path))

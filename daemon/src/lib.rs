@@ -95,7 +95,7 @@ impl Daemon {
         let mut listener = Listener::bind(&place, &config.door.access, &config.door.group, door)?;
         let shards = Shards::start().map_err(|source| BindError::System {
             doing: "start threads for",
-            path: place.directory().to_owned(),
+            path: place.path().to_owned(),
             source,
         })?;
         let owner = transport::own_identity();

@@ -197,7 +197,7 @@ fn serve(config: Config, process: Process) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let hangup = signal(SignalKind::hangup())?;
-        info!(bus = %daemon.place().directory().display(), version = env!("CARGO_PKG_VERSION"), "listening");
+        info!(bus = %daemon.place().path().display(), version = env!("CARGO_PKG_VERSION"), "listening");
         notify(&[NotifyState::Ready]);
         let watchdog = tokio::spawn(feed_watchdog(daemon.pulse()));
         let reloads = tokio::spawn(reload_when_told(hangup, daemon.reloader()));

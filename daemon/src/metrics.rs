@@ -31,7 +31,7 @@ pub(crate) fn answer(broker: &Broker, question: &[u8]) -> Result<Vec<u8>, String
 
 /// All of them.
 fn write(broker: &Broker, format: MetricsFormat) -> String {
-    let mut text = Text::new(format, &broker.place.directory().display().to_string());
+    let mut text = Text::new(format, &broker.place.path().display().to_string());
     text.info("pipebus_build", "The broker.", "version", env!("CARGO_PKG_VERSION"));
     let started = broker.started_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     text.gauge("pipebus_start_time_seconds", "When the broker started, in Unix time.", started.as_secs_f64());

@@ -1,4 +1,4 @@
-//! Where a bus is: addresses, and the names of the files in its directory. Pure arithmetic; touches no file.
+//! Where a bus is: addresses, and the names of the pipes and files that belong to it. Pure arithmetic; touches no file.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,28 +6,35 @@ use std::str::FromStr;
 
 use crate::knock::KnockId;
 
-/// How people name a bus: `system`, `session`, or its directory.
+/// What the names of pipes begin with on Windows, if they are this machine's.
+pub const PIPES: &str = r"\\.\pipe\";
+
+/// How people name a bus: `system`, `session`, or its path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Address {
-    /// The machine's bus, `/run/pipebus`.
+    /// The machine's bus, `/run/pipebus`; on Windows `\\.\pipe\pipebus`.
     System,
-    /// The user's own bus, in `$XDG_RUNTIME_DIR/pipebus`.
+    /// The user's own bus, in `$XDG_RUNTIME_DIR/pipebus`; on Windows `\\.\pipe\pipebus-`, and the user's SID.
     #[default]
     Session,
-    /// The bus in this directory.
-    Directory(PathBuf),
+    /// The bus in this directory; on Windows, of this pipe.
+    Path(PathBuf),
 }
 
 impl Address {
     /// The bus's place, given what surrounds the program.
     pub fn place(&self, surroundings: &Surroundings) -> Place {
-        let directory = match (self, &surroundings.runtime_directory) {
-            (Address::System, _) => PathBuf::from("/run/pipebus"),
-            (Address::Session, Some(runtime)) => runtime.join("pipebus"),
-            (Address::Session, None) => surroundings.temporary_directory.join(format!("pipebus-{}", surroundings.uid)),
-            (Address::Directory(path), _) => path.clone(),
+        let path = match (self, surroundings) {
+            (Address::Path(path), _) => path.clone(),
+            (Address::System, Surroundings::Unix { .. }) => PathBuf::from("/run/pipebus"),
+            (Address::Session, Surroundings::Unix { runtime_directory: Some(runtime), .. }) => runtime.join("pipebus"),
+            (Address::Session, Surroundings::Unix { temporary_directory, uid, .. }) => {
+                temporary_directory.join(format!("pipebus-{uid}"))
+            }
+            (Address::System, Surroundings::Windows { .. }) => PathBuf::from(format!("{PIPES}pipebus")),
+            (Address::Session, Surroundings::Windows { sid }) => PathBuf::from(format!("{PIPES}pipebus-{sid}")),
         };
-        Place { directory }
+        Place { path }
     }
 }
 
@@ -39,7 +46,7 @@ impl FromStr for Address {
             "system" => Ok(Address::System),
             "session" => Ok(Address::Session),
             _ if text.contains("://") => Err(AddressError::Remote(text.to_owned())),
-            _ if text.contains('/') => Ok(Address::Directory(PathBuf::from(text))),
+            _ if text.contains('/') || text.starts_with(r"\\") => Ok(Address::Path(PathBuf::from(text))),
             _ => Err(AddressError::Unknown(text.to_owned())),
         }
     }
@@ -50,7 +57,7 @@ impl fmt::Display for Address {
         match self {
             Address::System => f.write_str("system"),
             Address::Session => f.write_str("session"),
-            Address::Directory(path) => path.display().fmt(f),
+            Address::Path(path) => path.display().fmt(f),
         }
     }
 }
@@ -60,7 +67,7 @@ impl fmt::Display for Address {
 #[non_exhaustive]
 pub enum AddressError {
     /// Neither a word that is known nor a path.
-    #[error("{0:?} is no bus: say system, session, or a directory with a slash in it such as ./{0}")]
+    #[error(r"{0:?} is no bus: say system, session, or a directory with a slash in it such as ./{0}; on Windows, a pipe such as \\.\pipe\{0}")]
     Unknown(String),
     /// A bus on another machine.
     #[error("{0:?} is a remote address; only buses of this machine can be reached: say system, session or a directory")]
@@ -69,45 +76,54 @@ pub enum AddressError {
 
 /// What an address depends on, read by the caller from its environment.
 #[derive(Clone, Debug)]
-pub struct Surroundings {
-    /// `$XDG_RUNTIME_DIR`, if set and absolute.
-    pub runtime_directory: Option<PathBuf>,
-    /// The directory for temporary files.
-    pub temporary_directory: PathBuf,
-    /// The user's number.
-    pub uid: u32,
+pub enum Surroundings {
+    /// On a Unix system, where a bus is a directory with FIFOs.
+    Unix {
+        /// `$XDG_RUNTIME_DIR`, if set and absolute.
+        runtime_directory: Option<PathBuf>,
+        /// The directory for temporary files.
+        temporary_directory: PathBuf,
+        /// The user's number.
+        uid: u32,
+    },
+    /// On Windows, where a bus is a named pipe.
+    Windows {
+        /// The user's security identifier, as text.
+        sid: String,
+    },
 }
 
-/// A bus's directory and what is in it.
+/// A bus's path: its directory, in which are the FIFOs that the functions below name; or, on Windows, its named pipe, and
+/// then nothing belongs to it that has a name of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    directory: PathBuf,
+    path: PathBuf,
 }
 
 impl Place {
-    /// The bus in this directory.
-    pub fn new(directory: impl Into<PathBuf>) -> Place {
-        Place { directory: directory.into() }
+    /// The bus in this directory, or of this named pipe.
+    pub fn new(path: impl Into<PathBuf>) -> Place {
+        Place { path: path.into() }
     }
 
-    /// The directory itself.
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    /// The bus itself: its directory or its named pipe.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The well-known FIFO on which clients knock.
     pub fn door(&self) -> PathBuf {
-        self.directory.join("bus")
+        self.path.join("bus")
     }
 
     /// The directory in which clients make their FIFOs.
     pub fn instances(&self) -> PathBuf {
-        self.directory.join("instances")
+        self.path.join("instances")
     }
 
     /// The file that the broker locks, with its pid in it.
     pub fn lock(&self) -> PathBuf {
-        self.directory.join("broker.lock")
+        self.path.join("broker.lock")
     }
 
     /// The FIFO on which the client of this knock sends.
@@ -145,13 +161,13 @@ mod tests {
     use super::*;
 
     fn check(address: &str, runtime: Option<&str>, expected: &str) {
-        let surroundings = Surroundings {
+        let surroundings = Surroundings::Unix {
             runtime_directory: runtime.map(PathBuf::from),
             temporary_directory: "/tmp".into(),
             uid: 1000,
         };
         let place = address.parse::<Address>().unwrap().place(&surroundings);
-        assert_eq!(place.directory(), Path::new(expected), "{address}");
+        assert_eq!(place.path(), Path::new(expected), "{address}");
     }
 
     #[test]
@@ -171,7 +187,16 @@ mod tests {
         check("session", None, "/tmp/pipebus-1000");
         check("/a/b", None, "/a/b");
         check("./b", None, "./b");
+        check(r"\\.\pipe\b", None, r"\\.\pipe\b");
         assert_eq!("sesion".parse::<Address>(), Err(AddressError::Unknown("sesion".into())));
         assert!(matches!("ssh://host".parse::<Address>(), Err(AddressError::Remote(_))));
+    }
+
+    #[test]
+    fn on_windows_a_bus_is_a_pipe() {
+        let surroundings = Surroundings::Windows { sid: "S-1-5-21-7".to_owned() };
+        let path = |address: Address| address.place(&surroundings).path().display().to_string();
+        assert_eq!(path(Address::System), r"\\.\pipe\pipebus");
+        assert_eq!(path(Address::Session), r"\\.\pipe\pipebus-S-1-5-21-7");
     }
 }

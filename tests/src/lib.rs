@@ -181,7 +181,7 @@ impl TestBus {
     pub fn with_held_door() -> TestBus {
         let mut bus = TestBus::without_broker(&[]);
         let place = bus.place();
-        for (directory, mode) in [(place.directory().to_owned(), 0o700), (place.instances(), 0o3733)] {
+        for (directory, mode) in [(place.path().to_owned(), 0o700), (place.instances(), 0o3733)] {
             fs::create_dir(&directory).unwrap();
             fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).unwrap();
         }
@@ -303,7 +303,7 @@ impl TestBus {
 
     /// The bus's address.
     pub fn address(&self) -> String {
-        self.place().directory().display().to_string()
+        self.place().path().display().to_string()
     }
 
     /// The bus's place.

@@ -122,7 +122,7 @@ fn what_mends_a_wrong_mode_does_mend_it() {
         let (_, report) = doctor(&bus);
         assert_eq!(of(&report, name)["level"], "ok", "{report}");
     }
-    set_mode(bus.place().directory(), 0o777);
+    set_mode(bus.place().path(), 0o777);
     check(doctor(&bus), "trust", "problem", "can be written by others", "chmod go-w");
 }
 

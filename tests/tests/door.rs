@@ -52,13 +52,13 @@ fn a_second_broker_says_who_has_the_bus_and_leaves_it_alone() {
 fn a_broker_that_ends_removes_what_it_made() {
     let mut bus = TestBus::start();
     assert!(bus.terminate_broker().wait().success());
-    assert!(!bus.place().directory().exists(), "{:?}", fs::read_dir(bus.place().directory()).map(Iterator::count));
+    assert!(!bus.place().path().exists(), "{:?}", fs::read_dir(bus.place().path()).map(Iterator::count));
 }
 
 #[tokio::test]
 async fn what_is_no_fifo_is_refused_on_both_sides() {
     let bus = TestBus::without_broker(&[]);
-    fs::create_dir(bus.place().directory()).unwrap();
+    fs::create_dir(bus.place().path()).unwrap();
     fs::write(bus.place().door(), "").unwrap();
     let error = connect(&bus.address()).await.unwrap_err();
     assert!(matches!(error, Error::NotFifo { .. }), "{error}");
@@ -72,7 +72,7 @@ async fn what_is_no_fifo_is_refused_on_both_sides() {
 #[tokio::test]
 async fn a_directory_that_others_can_write_or_replace_is_never_trusted() {
     let bus = TestBus::without_broker(&[]);
-    let directory = bus.place().directory().to_owned();
+    let directory = bus.place().path().to_owned();
     let check = async |what: &str| {
         let error = connect(&bus.address()).await.unwrap_err();
         assert!(matches!(error, Error::Distrust(_)), "{what}: {error}");
@@ -300,8 +300,8 @@ fn a_full_disk_is_named_on_both_sides() {
 #[test]
 fn fifos_of_clients_that_died_at_the_door_are_swept() {
     let bus = TestBus::without_broker(&[]);
-    fs::create_dir(bus.place().directory()).unwrap();
-    fs::set_permissions(bus.place().directory(), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::create_dir(bus.place().path()).unwrap();
+    fs::set_permissions(bus.place().path(), fs::Permissions::from_mode(0o700)).unwrap();
     fs::create_dir(bus.place().instances()).unwrap();
     let (old, young) = (RawClient::without_fifos(&bus.place()), RawClient::without_fifos(&bus.place()));
     for path in [old.paths().0, old.paths().1, young.paths().0] {

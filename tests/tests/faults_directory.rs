@@ -76,7 +76,7 @@ async fn a_door_that_was_removed_is_made_anew_under_the_same_broker() {
     }
     let mut bus = bus;
     assert!(bus.terminate_broker().wait().success());
-    assert!(!bus.place().directory().exists(), "what was made anew is removed like what was made at first");
+    assert!(!bus.place().path().exists(), "what was made anew is removed like what was made at first");
 }
 
 #[tokio::test]
@@ -158,11 +158,11 @@ async fn directory_is_lost(lose: impl Fn(&TestBus)) {
     let log = bus.log();
     assert!(log.contains("was removed, renamed or replaced while the broker ran"), "{log}");
     assert!(log.contains("shutting down") && log.contains("ended"), "in the usual steps: {log}");
-    if bus.place().directory().exists() {
+    if bus.place().path().exists() {
         // The clients try again and again meanwhile; that there is no bus at all must not end them.
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        assert_eq!(fs::read_dir(bus.place().directory()).unwrap().count(), 1, "what is another's is left alone");
-        fs::remove_dir_all(bus.place().directory()).unwrap();
+        assert_eq!(fs::read_dir(bus.place().path()).unwrap().count(), 1, "what is another's is left alone");
+        fs::remove_dir_all(bus.place().path()).unwrap();
     }
     bus.start_broker();
     pair.comes_back().await;
@@ -171,19 +171,19 @@ async fn directory_is_lost(lose: impl Fn(&TestBus)) {
 
 #[tokio::test]
 async fn a_broker_ends_when_its_directory_is_removed() {
-    directory_is_lost(|bus| fs::remove_dir_all(bus.place().directory()).unwrap()).await;
+    directory_is_lost(|bus| fs::remove_dir_all(bus.place().path()).unwrap()).await;
 }
 
 #[tokio::test]
 async fn a_broker_ends_when_its_directory_is_renamed() {
-    directory_is_lost(|bus| fs::rename(bus.place().directory(), bus.scratch().join("aside")).unwrap()).await;
+    directory_is_lost(|bus| fs::rename(bus.place().path(), bus.scratch().join("aside")).unwrap()).await;
 }
 
 #[tokio::test]
 async fn a_broker_ends_when_another_directory_is_in_the_place_of_its_own() {
     directory_is_lost(|bus| {
-        fs::remove_dir_all(bus.place().directory()).unwrap();
-        fs::create_dir(bus.place().directory()).unwrap();
+        fs::remove_dir_all(bus.place().path()).unwrap();
+        fs::create_dir(bus.place().path()).unwrap();
         fs::write(bus.place().door(), "somebody's").unwrap();
     })
     .await;
@@ -220,9 +220,9 @@ async fn a_broker_whose_door_is_its_supervisors_ends_so_that_it_is_started_again
 /// A broker of an ordinary user, for whom permissions are more than a wish.
 fn ordinary_users_bus() -> TestBus {
     let mut bus = TestBus::without_broker(&[]);
-    fs::create_dir(bus.place().directory()).unwrap();
-    fs::set_permissions(bus.place().directory(), fs::Permissions::from_mode(0o700)).unwrap();
-    chown(bus.place().directory(), Some(OTHER_UID), Some(OTHER_UID)).unwrap();
+    fs::create_dir(bus.place().path()).unwrap();
+    fs::set_permissions(bus.place().path(), fs::Permissions::from_mode(0o700)).unwrap();
+    chown(bus.place().path(), Some(OTHER_UID), Some(OTHER_UID)).unwrap();
     let mut broker = bus.broker_command();
     bus.adopt_broker(as_user(&mut broker, OTHER_UID));
     bus
@@ -249,7 +249,7 @@ fn permissions_that_are_taken_away_keep_out_who_is_new_and_nobody_else() {
         assert!(lines.next().unwrap().unwrap().contains(&number.to_string()));
     };
     goes_on(1);
-    for (path, mode) in [(bus.place().directory().to_owned(), 0o700), (bus.place().instances(), 0o3733)] {
+    for (path, mode) in [(bus.place().path().to_owned(), 0o700), (bus.place().instances(), 0o3733)] {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
         let output = publishes();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();

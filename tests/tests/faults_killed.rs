@@ -259,7 +259,7 @@ fn check_nothing_is_left(bus: &mut TestBus) {
     bus.start_broker();
     let left: Vec<_> = fs::read_dir(bus.place().instances()).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
-    let left: Vec<_> = fs::read_dir(bus.place().directory()).unwrap().collect();
+    let left: Vec<_> = fs::read_dir(bus.place().path()).unwrap().collect();
     assert_eq!(left.len(), 3, "the door, the lock and instances/: {left:?}");
 }
 

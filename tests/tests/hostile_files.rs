@@ -122,7 +122,7 @@ fn nobody_can_touch_the_fifos_of_another_user_even_knowing_their_names() {
             assert!(open(path, OFlags::WRONLY).is_err());
         }
         assert!(fs::read_dir(place.instances()).is_err(), "names are not to be had");
-        assert!(fs::write(place.directory().join("file"), "").is_err());
+        assert!(fs::write(place.path().join("file"), "").is_err());
     });
     honest.knock();
     assert!(matches!(honest.hear(), Some(Control::Welcome(_))));

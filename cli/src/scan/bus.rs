@@ -64,7 +64,7 @@ pub(crate) async fn look_at(candidates: Vec<Candidate>, asks_all: bool) -> Vec<B
 
 fn hanging(candidate: Candidate) -> Bus {
     let why = Some("its file system does not answer".to_owned());
-    let real = candidate.place.directory().to_owned();
+    let real = candidate.place.path().to_owned();
     Bus { candidate, state: State::Broken, why, real, survey: None, status: None }
 }
 
@@ -85,7 +85,7 @@ fn look(candidate: Candidate, locks: &Locks, asks_all: bool) -> Bus {
             }
         }
     }
-    let real = real_path(candidate.place.directory());
+    let real = real_path(candidate.place.path());
     Bus { candidate, state, why, real, survey: Some(survey), status }
 }
 
@@ -97,10 +97,10 @@ fn real_path(directory: &Path) -> PathBuf {
 fn ask(place: &Place) -> Result<Status, Error> {
     let system = |source| Error::System {
         doing: "ask",
-        path: place.directory().to_owned(),
+        path: place.path().to_owned(),
         source: std::sync::Arc::new(source),
     };
-    let address = place.directory().to_str().ok_or_else(|| system(std::io::ErrorKind::InvalidFilename.into()))?;
+    let address = place.path().to_str().ok_or_else(|| system(std::io::ErrorKind::InvalidFilename.into()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system)?;
     runtime.block_on(async {
         let client = Client::builder().name("pipebus scan").timeout(ANSWER_WAIT).reconnect(false);

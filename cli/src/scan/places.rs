@@ -1,5 +1,6 @@
 //! Places: where buses may be on this machine.
 
+use std::env;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -68,7 +69,7 @@ impl Places {
         places.add_doors(found);
         found.hidden_brokers.iter().for_each(|broker| places.add_hidden(broker));
         places.add_runtime_directories(Path::new(RUNTIME_DIRECTORIES));
-        let mut temporary = vec![around.temporary_directory, PathBuf::from("/tmp")];
+        let mut temporary = vec![env::temp_dir(), PathBuf::from("/tmp")];
         temporary.dedup();
         temporary.iter().for_each(|directory| places.add_temporary(directory));
         places
@@ -76,10 +77,10 @@ impl Places {
 
     /// The same directory under another name is the same bus.
     fn add(&mut self, mut candidate: Candidate) {
-        if let Ok(absolute) = std::path::absolute(candidate.place.directory()) {
+        if let Ok(absolute) = std::path::absolute(candidate.place.path()) {
             candidate.place = Place::new(absolute);
         }
-        candidate.directory = Facts::of(candidate.place.directory()).ok();
+        candidate.directory = Facts::of(candidate.place.path()).ok();
         let is_same = |known: &Candidate| {
             let facts = known.directory.zip(candidate.directory);
             known.place == candidate.place || facts.is_some_and(|(one, other)| one.is_same(&other))
@@ -116,13 +117,16 @@ impl Places {
     /// A broker of which only its arguments can be seen.
     fn add_hidden(&mut self, broker: &Process) {
         let bus = bus_argument(&broker.arguments());
-        let runtime_directory = broker.uid().map(|uid| Path::new(RUNTIME_DIRECTORIES).join(uid.to_string()));
-        let around = Surroundings { runtime_directory, ..surroundings() };
+        let uid = broker.uid();
+        let around = Surroundings::Unix {
+            runtime_directory: uid.map(|uid| Path::new(RUNTIME_DIRECTORIES).join(uid.to_string())),
+            temporary_directory: env::temp_dir(),
+            uid: uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
+        };
         let place = bus.and_then(|bus| bus.parse::<Address>().ok()).map(|address| address.place(&around));
-        match place.filter(|place| {
-            place.directory().is_absolute() && Facts::of(place.directory()) != Err(rustix::io::Errno::NOENT)
-        }) {
-            Some(place) => self.add_directory(place.directory(), Some(broker.pid)),
+        let is_there = |place: &Place| Facts::of(place.path()) != Err(rustix::io::Errno::NOENT);
+        match place.filter(|place| place.path().is_absolute() && is_there(place)) {
+            Some(place) => self.add_directory(place.path(), Some(broker.pid)),
             None => self.unplaced.push(broker.pid),
         }
     }
@@ -189,7 +193,7 @@ mod tests {
         places.add(candidate(link.join("bus"), true, Some(7)));
         places.add(candidate(root.path().join("other"), false, None));
         let all: Vec<_> =
-            places.candidates.iter().map(|one| (one.place.directory(), one.is_named, one.broker)).collect();
+            places.candidates.iter().map(|one| (one.place.path(), one.is_named, one.broker)).collect();
         assert_eq!(all, [(&*bus, true, Some(7)), (&*root.path().join("other"), false, None)]);
     }
 
@@ -211,7 +215,7 @@ mod tests {
         }
         let mut places = Places::default();
         places.add_temporary(root.path());
-        let all: Vec<_> = places.candidates.iter().map(|one| one.place.directory()).collect();
+        let all: Vec<_> = places.candidates.iter().map(|one| one.place.path()).collect();
         assert_eq!(all, [root.path().join(format!("pipebus-{me}"))]);
     }
 

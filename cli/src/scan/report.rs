@@ -175,7 +175,7 @@ impl BusReport {
         let status = bus.status.as_ref();
         BusReport {
             address: bus.candidate.address.clone(),
-            location: Location::of(bus.candidate.place.directory()),
+            location: Location::of(bus.candidate.place.path()),
             state: bus.state,
             why: bus.why.clone(),
             owner: directory.map(|facts| Account { id: facts.uid, name: user_name(facts.uid) }),

@@ -64,7 +64,7 @@ impl Attempt {
         let door = open_door(place)?;
         let mut id = KnockId([0; 16]);
         getrandom::fill(&mut id.0)
-            .map_err(|error| Error::system("get random bytes for", place.directory(), io::Error::other(error)))?;
+            .map_err(|error| Error::system("get random bytes for", place.path(), io::Error::other(error)))?;
         let names = Names([place.up(&id), place.down(&id)]);
         let [up, down] = &names.0;
         make_fifo(place, up)?;
@@ -126,7 +126,7 @@ pub(crate) fn grow(pipe: &impl AsFd, bytes: usize) {
 /// What the session bus's place depends on, as this process has it.
 pub fn surroundings() -> Surroundings {
     let runtime_directory = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    Surroundings {
+    Surroundings::Unix {
         runtime_directory: runtime_directory.filter(|path| path.is_absolute()),
         temporary_directory: std::env::temp_dir(),
         uid: rustix::process::geteuid().as_raw(),
@@ -146,11 +146,11 @@ fn failed(doing: &'static str, path: &Path, errno: Errno) -> Error {
 }
 
 fn no_broker(place: &Place) -> Error {
-    Error::NoBroker { path: place.directory().to_owned() }
+    Error::NoBroker { path: place.path().to_owned() }
 }
 
 fn check_directory(place: &Place) -> Result<()> {
-    let directories = trust::ancestry(place.directory(), |path| {
+    let directories = trust::ancestry(place.path(), |path| {
         let facts = fs::symlink_metadata(path)?;
         Ok((facts.is_dir(), facts.uid(), facts.mode()))
     });
@@ -158,12 +158,12 @@ fn check_directory(place: &Place) -> Result<()> {
         Ok(directories) => Ok(trust::check(&directories, rustix::process::geteuid().as_raw())?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_broker(place)),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(no_permission(place)),
-        Err(error) => Err(Error::system("examine", place.directory(), error)),
+        Err(error) => Err(Error::system("examine", place.path(), error)),
     }
 }
 
 fn no_permission(place: &Place) -> Error {
-    Error::NoPermission { path: place.directory().to_owned() }
+    Error::NoPermission { path: place.path().to_owned() }
 }
 
 fn open_door(place: &Place) -> Result<OwnedFd> {

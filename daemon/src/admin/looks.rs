@@ -24,7 +24,7 @@ pub(super) fn status(broker: &Broker) -> Status {
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
-        bus: broker.place.directory().display().to_string(),
+        bus: broker.place.path().display().to_string(),
         uptime_ms: milliseconds_since(broker.started),
         instances: bus.instances().len() as u64,
         instances_max: bus.limits().instances_max as u64,

@@ -441,7 +441,7 @@ pub(crate) fn own_identity() -> Identity {
 /// What the session bus's place depends on.
 pub(crate) fn surroundings() -> Surroundings {
     let runtime_directory = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    Surroundings {
+    Surroundings::Unix {
         runtime_directory: runtime_directory.filter(|path| path.is_absolute()),
         temporary_directory: std::env::temp_dir(),
         uid: rustix::process::geteuid().as_raw(),

@@ -54,7 +54,7 @@ fn not_in_group(facts: &Facts, gid: u32, group: &str) -> Finding {
 /// The door itself is not what keeps this user out.
 fn kept_from_door(facts: &Facts) -> Finding {
     let place = &facts.survey.place;
-    let (directory, instances) = (quoted_path(place.directory()), quoted_path(&place.instances()));
+    let (directory, instances) = (quoted_path(place.path()), quoted_path(&place.instances()));
     let what = "lets you in, but the directory or instances/ does not";
     Finding::problem("permissions", what).mend(format!("chmod 0755 {directory} && chmod 3733 {instances}"))
 }

@@ -22,7 +22,7 @@ const INSTANCES_MODE: u32 = 0o3733;
 
 pub(super) fn directory(facts: &Facts) -> Option<Finding> {
     let survey = &facts.survey;
-    let path = survey.place.directory();
+    let path = survey.place.path();
     let check = "directory";
     let finding = match survey.directory {
         Entry::There(directory) if directory.kind != FileType::Directory => {
@@ -60,7 +60,7 @@ fn missing(facts: &Facts, check: &'static str, absent: &str, entry: Entry, make:
 
 pub(super) fn trust(facts: &Facts) -> Option<Finding> {
     let check = "trust";
-    let path = facts.survey.place.directory();
+    let path = facts.survey.place.path();
     let Err(distrust) = facts.trust.as_ref()? else {
         return Some(
             Finding::ok(check, "nobody but its owner and root can put something else in its place").at_path(path),

@@ -41,7 +41,7 @@ pub(super) fn survey_again(place: &Place) -> Survey {
 
 /// As clients judge it.
 fn trust(place: &Place) -> Option<Result<(), Distrust>> {
-    let directories = trust::ancestry(place.directory(), |path| {
+    let directories = trust::ancestry(place.path(), |path| {
         let facts = FileFacts::of(path)?;
         Ok((facts.kind == FileType::Directory, facts.uid, facts.mode))
     });

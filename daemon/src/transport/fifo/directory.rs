@@ -45,7 +45,7 @@ pub(super) struct Ours {
 impl BusDirectory {
     /// Makes the directory, or takes over what is there.
     pub(super) fn take(place: &Place, access: &Access) -> Result<BusDirectory, BindError> {
-        let path = place.directory();
+        let path = place.path();
         let made = make_directory(path, access)?;
         trust::check(&facts(path)?, rustix::process::geteuid().as_raw())?;
         let (directory, lock) = (hold(path)?, lock(place)?);
@@ -235,7 +235,7 @@ fn lock(place: &Place) -> Result<File, BindError> {
             Err(fs::TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 let _ = (&file).take(32).read_to_string(&mut holder);
-                let path = place.directory().to_owned();
+                let path = place.path().to_owned();
                 return Err(BindError::Taken { path, holder: holder.trim().to_owned() });
             }
             Err(fs::TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// A bus whose door somebody else made, and that door.
 fn held_bus(root: &Path) -> (Place, OwnedFd) {
     let place = Place::new(root.join("bus"));
-    fs::DirBuilder::new().mode(0o700).create(place.directory()).unwrap();
+    fs::DirBuilder::new().mode(0o700).create(place.path()).unwrap();
     rustix::fs::mkfifoat(CWD, place.door(), Mode::from_raw_mode(0o600)).unwrap();
     let door = rustix::fs::open(place.door(), OFlags::RDWR | OFlags::NONBLOCK, Mode::empty()).unwrap();
     (place, door)

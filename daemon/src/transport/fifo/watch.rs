@@ -62,8 +62,8 @@ impl Watch {
 
     fn put_right(&self, directory: &mut BusDirectory) -> Result<Option<OwnedFd>, Lost> {
         let place = directory.place().clone();
-        if !is_there(&directory.ours.directory, place.directory())? {
-            return Err(Lost::Directory { path: place.directory().to_owned() });
+        if !is_there(&directory.ours.directory, place.path())? {
+            return Err(Lost::Directory { path: place.path().to_owned() });
         }
         // Before all else: without it, another broker may have come, and the rest is that one's.
         if !is_there(&directory.ours.lock, &place.lock())? {

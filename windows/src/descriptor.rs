@@ -1,0 +1,196 @@
+//! Security descriptors: whose something is, and who may do what with it.
+
+use std::ffi::c_void;
+use std::io;
+use std::os::windows::io::AsRawHandle;
+use std::ptr;
+
+use windows_sys::Win32::Security::Authorization::{
+    ConvertSecurityDescriptorToStringSecurityDescriptorW, ConvertStringSecurityDescriptorToSecurityDescriptorW,
+    GetSecurityInfo, SDDL_REVISION_1, SE_KERNEL_OBJECT,
+};
+use windows_sys::Win32::Security::{
+    ACCESS_ALLOWED_ACE, ACE_HEADER, ACL, DACL_SECURITY_INFORMATION, GROUP_SECURITY_INFORMATION, GetAce,
+    GetSecurityDescriptorControl, GetSecurityDescriptorDacl, GetSecurityDescriptorOwner, OWNER_SECURITY_INFORMATION,
+    PSID, SE_DACL_PROTECTED,
+};
+use windows_sys::Win32::System::SystemServices::{ACCESS_ALLOWED_ACE_TYPE, ACCESS_DENIED_ACE_TYPE};
+
+use crate::account::text_of;
+use crate::system::{Local, check, check_code, wide};
+
+/// To read from a pipe and to write to it, as a client does, and nothing else: what FILE_GENERIC_READ and
+/// FILE_GENERIC_WRITE have, but for FILE_CREATE_PIPE_INSTANCE, with which a client could pretend to be the server
+/// ("Named Pipe Security and Access Rights" in Microsoft's documentation).
+pub const USE_PIPE: u32 = 0x0012_019b;
+
+/// A security descriptor.
+#[derive(Debug)]
+pub struct Descriptor(Local<c_void>);
+
+// SAFETY: it is memory that nobody changes.
+unsafe impl Send for Descriptor {}
+// SAFETY: as above.
+unsafe impl Sync for Descriptor {}
+
+/// An entry of a list of who may do what (DACL).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// It allows; otherwise, it denies.
+    pub allows: bool,
+    /// What, as bits.
+    pub rights: u32,
+    /// Whom, by the identifier.
+    pub sid: String,
+}
+
+impl Descriptor {
+    /// What a text says in the language of security descriptors (SDDL), such as `D:P(A;;GA;;;SY)`.
+    ///
+    /// # Errors
+    /// What is wrong with it, as far as the system says.
+    pub fn parse(text: &str) -> io::Result<Descriptor> {
+        let mut descriptor = ptr::null_mut();
+        // SAFETY: `descriptor` is where it is to be put.
+        check(unsafe {
+            ConvertStringSecurityDescriptorToSecurityDescriptorW(
+                wide(text).as_ptr(),
+                SDDL_REVISION_1,
+                &raw mut descriptor,
+                ptr::null_mut(),
+            )
+        })?;
+        // SAFETY: the system has allocated it for whoever asked.
+        Ok(Descriptor(unsafe { Local::new(descriptor) }?))
+    }
+
+    /// That of something that is open: its owner, its group and its list.
+    ///
+    /// # Errors
+    /// What the system says: it may not be asked that through this handle.
+    pub fn of(object: &impl AsRawHandle) -> io::Result<Descriptor> {
+        let mut descriptor = ptr::null_mut();
+        // SAFETY: the caller has it open; `descriptor` is where what is asked is to be put.
+        check_code(unsafe {
+            GetSecurityInfo(
+                object.as_raw_handle(),
+                SE_KERNEL_OBJECT,
+                OWNER_SECURITY_INFORMATION | GROUP_SECURITY_INFORMATION | DACL_SECURITY_INFORMATION,
+                ptr::null_mut(),
+                ptr::null_mut(),
+                ptr::null_mut(),
+                ptr::null_mut(),
+                &raw mut descriptor,
+            )
+        })?;
+        // SAFETY: the system has allocated it for whoever asked.
+        Ok(Descriptor(unsafe { Local::new(descriptor) }?))
+    }
+
+    /// As text.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn to_sddl(&self) -> io::Result<String> {
+        let mut text = ptr::null_mut();
+        // SAFETY: it is a descriptor; `text` is where the text is to be put.
+        check(unsafe {
+            ConvertSecurityDescriptorToStringSecurityDescriptorW(
+                self.as_ptr(),
+                SDDL_REVISION_1,
+                OWNER_SECURITY_INFORMATION | GROUP_SECURITY_INFORMATION | DACL_SECURITY_INFORMATION,
+                &raw mut text,
+                ptr::null_mut(),
+            )
+        })?;
+        // SAFETY: the system has allocated it for whoever asked, and ended it with a 0.
+        Ok(unsafe { Local::new(text)?.text() })
+    }
+
+    /// Whose it is, by the identifier; `None`, if it does not say.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn owner(&self) -> io::Result<Option<String>> {
+        let (mut owner, mut is_default): (PSID, _) = (ptr::null_mut(), 0);
+        // SAFETY: it is a descriptor, and these are where the answer is to be put.
+        check(unsafe { GetSecurityDescriptorOwner(self.as_ptr(), &raw mut owner, &raw mut is_default) })?;
+        // SAFETY: what is not null is an identifier in the descriptor.
+        if owner.is_null() { Ok(None) } else { unsafe { text_of(owner) }.map(Some) }
+    }
+
+    /// Whether nothing is added to its list by inheritance.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn is_protected(&self) -> io::Result<bool> {
+        let (mut control, mut revision) = (0, 0);
+        // SAFETY: it is a descriptor, and these are where the answer is to be put.
+        check(unsafe { GetSecurityDescriptorControl(self.as_ptr(), &raw mut control, &raw mut revision) })?;
+        Ok(control & SE_DACL_PROTECTED != 0)
+    }
+
+    /// Who may do what, in order: the first entry that fits counts. `None`: everybody may do everything. Entries of other
+    /// kinds than those that allow or deny are left out.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn entries(&self) -> io::Result<Option<Vec<Entry>>> {
+        let (mut list, mut is_there, mut is_default): (*mut ACL, _, _) = (ptr::null_mut(), 0, 0);
+        // SAFETY: it is a descriptor, and these are where the answer is to be put.
+        check(unsafe {
+            GetSecurityDescriptorDacl(self.as_ptr(), &raw mut is_there, &raw mut list, &raw mut is_default)
+        })?;
+        if is_there == 0 || list.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: it is a list in the descriptor.
+        let count = unsafe { (*list).AceCount };
+        let mut entries = Vec::new();
+        for index in 0..u32::from(count) {
+            let mut entry = ptr::null_mut();
+            // SAFETY: the list has so many.
+            check(unsafe { GetAce(list, index, &raw mut entry) })?;
+            // SAFETY: every entry begins with this.
+            let kind = u32::from(unsafe { (*entry.cast::<ACE_HEADER>()).AceType });
+            if kind != ACCESS_ALLOWED_ACE_TYPE && kind != ACCESS_DENIED_ACE_TYPE {
+                continue;
+            }
+            let entry = entry.cast::<ACCESS_ALLOWED_ACE>();
+            // SAFETY: entries of both kinds look like this, and end with an identifier, of which this is the beginning.
+            let (rights, sid) = unsafe { ((*entry).Mask, text_of((&raw mut (*entry).SidStart).cast())?) };
+            entries.push(Entry { allows: kind == ACCESS_ALLOWED_ACE_TYPE, rights, sid });
+        }
+        Ok(Some(entries))
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut c_void {
+        self.0.as_ptr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_text_says_is_read_back() {
+        let descriptor = Descriptor::parse("O:SYD:P(D;;GA;;;AN)(A;;0x12019b;;;S-1-5-11)").unwrap();
+        assert!(descriptor.is_protected().unwrap());
+        assert_eq!(descriptor.owner().unwrap().as_deref(), Some("S-1-5-18"));
+        let [anonymous, authenticated] = <[Entry; 2]>::try_from(descriptor.entries().unwrap().unwrap()).unwrap();
+        assert_eq!((anonymous.allows, anonymous.sid.as_str()), (false, "S-1-5-7"));
+        let expected = Entry { allows: true, rights: USE_PIPE, sid: "S-1-5-11".to_owned() };
+        assert_eq!(authenticated, expected);
+        assert!(descriptor.to_sddl().unwrap().contains("D:P"), "{:?}", descriptor.to_sddl());
+    }
+
+    #[test]
+    fn what_says_nothing_lets_everybody_do_everything_and_what_is_wrong_is_an_error() {
+        assert_eq!(Descriptor::parse("O:SY").unwrap().entries().unwrap(), None);
+        assert!(!Descriptor::parse("D:(A;;GA;;;SY)").unwrap().is_protected().unwrap());
+        for wrong in ["D:(A;;GA;;;SY", "Z:", "D:(A;;GA;;;nobody)"] {
+            assert!(Descriptor::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
