@@ -146,6 +146,14 @@ impl Machine {
         run(&mut self.command(arguments))
     }
 
+    /// Copies a file to the machine, whose `/tmp` is its own, and returns where it is there.
+    pub fn put(&self, file: &Path) -> String {
+        let there = format!("/tmp/{}", file.file_name().unwrap().display());
+        let mut copy = self.command(&["sh", "-c", r#"cat >"$0""#, &there]);
+        succeed(&run(copy.stdin(fs::File::open(file).unwrap())));
+        there
+    }
+
     /// Adds to a unit, such as `system/pipebusd.service`.
     pub fn configure(&self, unit: &str, text: &str) {
         let add = r#"mkdir -p "/etc/systemd/$0.d" && printf %s "$1" > "/etc/systemd/$0.d/story.conf""#;

@@ -76,13 +76,13 @@ fn the_debian_package_installs_starts_upgrades_and_purges() {
     if !has(&["make", "dpkg-deb", "strip", "deb-systemd-helper"]) {
         return;
     }
-    // Beside the programs: a machine has a /tmp of its own.
-    let scratch = tempfile::tempdir_in(binary("pipebusd").parent().unwrap()).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
     let (older, newer) = (package(scratch.path(), "0.1.0"), package(scratch.path(), "0.1.1"));
     let Some(machine) = Machine::boot_bare() else { return };
+    let (older, newer) = (machine.put(&older), machine.put(&newer));
     let before = installed_files(&machine);
 
-    succeed(&machine.run(&["dpkg", "--install", older.to_str().unwrap()]));
+    succeed(&machine.run(&["dpkg", "--install", &older]));
     succeed(&machine.run(&["usermod", "-aG", "pipebus-users", "ann"]));
     let (root, ann, bob) = (machine.user("root"), machine.user("ann"), machine.user("bob"));
     assert_eq!((root.show("ActiveState"), root.show("UnitFileState")), ("active".into(), "enabled".into()));
@@ -96,7 +96,7 @@ fn the_debian_package_installs_starts_upgrades_and_purges() {
         "n=0; while [ ! -e /tmp/enough ]; do pipebus --bus system pub a b || exit 1; n=$((n + 1)); done; echo $n";
     let mut busy = Process::start(ann.command(&["sh", "-c", again]).stdout(std::process::Stdio::piped()));
     succeed(&machine.run(&["sh", "-c", "echo '# mine' >> /etc/pipebus/system.toml"]));
-    succeed(&machine.run(&["dpkg", "--install", newer.to_str().unwrap()]));
+    succeed(&machine.run(&["dpkg", "--install", &newer]));
     wait_for("another broker", || {
         (root.show("MainPID") != first && root.show("ActiveState") == "active").then_some(())
     });
