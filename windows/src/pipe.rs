@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::net::windows::named_pipe::{NamedPipeClient, NamedPipeServer, ServerOptions};
 use windows_sys::Win32::Foundation::{
-    ERROR_BAD_PATHNAME, ERROR_CALL_NOT_IMPLEMENTED, ERROR_FILE_NOT_FOUND, ERROR_INVALID_FUNCTION, ERROR_NOT_SUPPORTED,
-    ERROR_BAD_DEV_TYPE, ERROR_PIPE_BUSY, ERROR_SEM_TIMEOUT,
+    ERROR_BAD_DEV_TYPE, ERROR_BAD_PATHNAME, ERROR_CALL_NOT_IMPLEMENTED, ERROR_FILE_NOT_FOUND, ERROR_INVALID_FUNCTION,
+    ERROR_NOT_SUPPORTED, ERROR_PIPE_BUSY, ERROR_SEM_TIMEOUT,
 };
 use windows_sys::Win32::Security::SECURITY_ATTRIBUTES;
 use windows_sys::Win32::Storage::FileSystem::{FILE_FLAG_OVERLAPPED, SECURITY_IDENTIFICATION};
@@ -234,7 +234,10 @@ mod tests {
         assert!(is_there(&name) && is_busy(&open(&name).unwrap_err()), "its one instance is taken");
         assert_eq!(client_process(&server).unwrap(), std::process::id());
         assert_eq!(server_process(&client).unwrap(), std::process::id());
-        assert_eq!(facts(&client).unwrap(), Facts { instances: 1, instances_max: None, out_bytes: 4096, in_bytes: 4096 });
+        assert_eq!(
+            facts(&client).unwrap(),
+            Facts { instances: 1, instances_max: None, out_bytes: 4096, in_bytes: 4096 }
+        );
         let again = Instance { first: false, ..instance(&descriptor) };
         let _second = again.create(&name).unwrap();
         assert_eq!(facts(&client).unwrap().instances, 2);
