@@ -11,7 +11,7 @@ use clap::{CommandFactory, Parser};
 use clap_complete::Shell;
 use pipebus_manual::write_settings_page;
 use pipebusd::config::{self, Config, LogFormat, Sources};
-use pipebusd::transport::{BindError, check_group, inherited_door, raise_open_files};
+use pipebusd::transport::{BindError, check_door, inherited_door, raise_open_files};
 use pipebusd::{Daemon, Host, Pulse, Reloader, rules};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -107,7 +107,7 @@ fn main() -> ExitCode {
         error!(error = format!("{error:#}"), "cannot go on");
     }
     match error.downcast_ref() {
-        Some(BindError::Taken { .. }) => fail(&error, 4),
+        Some(BindError::Taken { .. } | BindError::Served { .. }) => fail(&error, 4),
         _ => fail(&error, 1),
     }
 }
@@ -115,7 +115,7 @@ fn main() -> ExitCode {
 /// What only this machine can tell to be wrong, besides the rules.
 fn check(config: &Config) -> anyhow::Result<()> {
     log::filter(&config.log)?;
-    Ok(check_group(&config.door)?)
+    Ok(check_door(&config.door)?)
 }
 
 fn script(shell: Shell) -> String {
