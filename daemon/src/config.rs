@@ -53,7 +53,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BusSection {
-    /// `session`, `system` or a directory.
+    /// `session`, `system`, a directory, or a pipe's name.
     pub address: String,
 }
 
@@ -65,6 +65,12 @@ pub struct DoorSection {
     pub access: Access,
     /// For [`Access::Group`]: which.
     pub group: String,
+    /// On Windows: the security descriptor of the pipe, in place of what `access` and `group` say.
+    pub security: String,
+    /// On Windows: clients on other machines may come.
+    pub remote: bool,
+    /// On Windows: how many bytes each buffer of an instance's pipe has.
+    pub buffer_bytes: u32,
 }
 
 /// `[policy]`

@@ -12,7 +12,7 @@ use clap_complete::Shell;
 use pipebus_manual::write_settings_page;
 use pipebusd::config::{self, Config, Sources};
 use pipebusd::service::{self, Failure, Program, Reloads, Supervisor};
-use pipebusd::transport::{BindError, check_group, inherited_door, raise_open_files};
+use pipebusd::transport::{BindError, check_door, inherited_door, raise_open_files};
 use pipebusd::{Daemon, Host, Reloader, rules};
 use tracing::{error, info};
 
@@ -115,7 +115,8 @@ impl Program for Arguments {
             if is_elsewhere {
                 error!(error = format!("{error:#}"), "cannot go on");
             }
-            let exit_code = if matches!(error.downcast_ref(), Some(BindError::Taken { .. })) { 4 } else { 1 };
+            let is_taken = matches!(error.downcast_ref(), Some(BindError::Taken { .. } | BindError::Served { .. }));
+            let exit_code = if is_taken { 4 } else { 1 };
             Failure { is_logged: is_elsewhere, ..failure(&error, exit_code) }
         })
     }
@@ -132,7 +133,7 @@ fn load(sources: &Sources) -> Result<Config, Failure> {
 /// What only this machine can tell to be wrong, besides the rules.
 fn check(config: &Config) -> anyhow::Result<()> {
     log::check(&config.log)?;
-    Ok(check_group(&config.door)?)
+    Ok(check_door(&config.door)?)
 }
 
 fn script(shell: Shell) -> String {
