@@ -8,6 +8,7 @@
 
 pub mod account;
 pub mod descriptor;
+pub mod directory;
 pub mod event_log;
 pub mod pipe;
 pub mod process;

@@ -102,6 +102,14 @@ impl Raw {
 
 /// A message as a client sends it.
 pub fn message(sender: InstanceId, topic: TopicId, sequence: u64, payload: &[u8]) -> Vec<u8> {
-    let head = Head { body: payload.len() as u32, kind: Kind::Message, flags: Flags::NONE, metadata: 0, topic, sender, sequence };
+    let head = Head {
+        body: payload.len() as u32,
+        kind: Kind::Message,
+        flags: Flags::NONE,
+        metadata: 0,
+        topic,
+        sender,
+        sequence,
+    };
     [&encode_head(&head)[..], payload].concat()
 }
