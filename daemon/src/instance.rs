@@ -441,5 +441,5 @@ impl Intake {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;

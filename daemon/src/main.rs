@@ -115,8 +115,12 @@ impl Program for Arguments {
             if is_elsewhere {
                 error!(error = format!("{error:#}"), "cannot go on");
             }
-            let is_taken = matches!(error.downcast_ref(), Some(BindError::Taken { .. } | BindError::Served { .. }));
-            let exit_code = if is_taken { 4 } else { 1 };
+            let exit_code = if matches!(error.downcast_ref(), Some(BindError::Taken { .. } | BindError::Served { .. }))
+            {
+                4
+            } else {
+                1
+            };
             Failure { is_logged: is_elsewhere, ..failure(&error, exit_code) }
         })
     }

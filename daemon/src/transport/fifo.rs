@@ -40,7 +40,7 @@ use crate::config::DoorSection;
 use crate::core::policy::Peer;
 use crate::core::refused::Refused;
 use crate::counters::Tally;
-use crate::episode::{self, Episode};
+use crate::episode::Episode;
 
 /// How much is read from the door at once; as much as the kernel keeps in a FIFO by default.
 const DOOR_BYTES: usize = 64 * 1024;
@@ -245,7 +245,6 @@ impl Listener {
                 () = tokio::time::sleep_until(self.watch.next()) => continue,
                 () = tokio::time::sleep_until(self.sweep.due()) => {
                     self.sweep.take_turn();
-                    episode::tell_rest();
                     continue;
                 }
             }

@@ -23,13 +23,14 @@ use tokio::net::windows::named_pipe::NamedPipeServer;
 use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, info};
 
 pub(crate) use self::accounts::{group_named, groups_of, user_named};
-use self::arrival::{Silent, introduce};
+use self::arrival::{Unfit, introduce};
 use super::{Arrived, BindError, Closed};
 use crate::config::DoorSection;
 use crate::counters::Tally;
+use crate::episode::Episode;
 
 /// Instances that wait for clients: while one is taken, and another is made in its place, the rest are there.
 const IDLE_INSTANCES: usize = 8;
@@ -137,9 +138,11 @@ pub(crate) struct Listener {
     /// Instances that wait for clients.
     idle: JoinSet<io::Result<NamedPipeServer>>,
     /// Clients that have not said anything yet, each with when it is to go.
-    silent: JoinSet<Result<Arrived, Silent>>,
+    silent: JoinSet<Result<Arrived, Unfit>>,
     /// The same, those that came first in front; some may have spoken since.
     order: VecDeque<AbortHandle>,
+    /// Clients that came and were not let in: anybody can do that as often as it likes.
+    unfit: Episode,
     tally: Arc<Tally>,
 }
 
@@ -160,6 +163,7 @@ impl Listener {
             idle: JoinSet::new(),
             silent: JoinSet::new(),
             order: VecDeque::new(),
+            unfit: Episode::default(),
             tally: Arc::default(),
         };
         let first = listener.make(true);
@@ -184,6 +188,9 @@ impl Listener {
     pub(crate) async fn accept(&mut self, home: &Handle) -> Result<Arrived, Closed> {
         loop {
             self.order.retain(|client| !client.is_finished());
+            if let Some(clients) = self.unfit.due() {
+                info!(clients, "clients came and were not let in; log debug to see why each was not");
+            }
             while self.idle.len() < IDLE_INSTANCES {
                 let instance = {
                     let _entered = home.enter();
@@ -199,15 +206,17 @@ impl Listener {
                 },
                 Some(arrived) = self.silent.join_next() => match arrived {
                     Ok(Ok(arrived)) => return Ok(arrived),
-                    Ok(Err(why)) => {
-                        debug!(reason = %why, "a client was not let in");
-                        self.tally.unfit_knocks.add(1);
-                    }
-                    // It had been silent longest.
-                    Err(_) => self.tally.unfit_knocks.add(1),
+                    Ok(Err(why)) => self.count_unfit(&why),
+                    Err(_) => self.count_unfit(&Unfit::Crowded),
                 }
             }
         }
+    }
+
+    fn count_unfit(&mut self, why: &Unfit) {
+        debug!(reason = %why, "a client was not let in");
+        self.unfit.add(1);
+        self.tally.unfit_knocks.add(1);
     }
 
     fn make(&self, first: bool) -> io::Result<NamedPipeServer> {

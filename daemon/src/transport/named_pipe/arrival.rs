@@ -21,9 +21,11 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// Why a client is not let in.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Silent {
+pub(super) enum Unfit {
     #[error("it said nothing for too long")]
     Silence,
+    #[error("others came, and it had been silent longest")]
+    Crowded,
     #[error("the system does not tell who it is: {0}")]
     Unknown(io::Error),
     #[error("it left: {0}")]
@@ -32,10 +34,10 @@ pub(super) enum Silent {
 
 /// Waits for a client's first bytes: before, the system does not tell who it is (ImpersonateNamedPipeClient). What they
 /// say is looked at later.
-pub(super) async fn introduce(instance: NamedPipeServer) -> Result<Arrived, Silent> {
+pub(super) async fn introduce(instance: NamedPipeServer) -> Result<Arrived, Unfit> {
     match timeout(SILENCE_MAX, instance.readable()).await {
-        Ok(ready) => ready.map_err(Silent::Left)?,
-        Err(_) => return Err(Silent::Silence),
+        Ok(ready) => ready.map_err(Unfit::Left)?,
+        Err(_) => return Err(Unfit::Silence),
     }
     let account = account::of_client(&instance);
     // A client on another machine has a process there, if any.
@@ -48,7 +50,7 @@ pub(super) async fn introduce(instance: NamedPipeServer) -> Result<Arrived, Sile
             let text = "the system does not tell who you are; connect as a user, and let the server identify you";
             let refused = Refused::new(Reason::Forbidden, text).about(Regarding::Connection);
             let _ = try_write(&writer, &[IoSlice::new(&encode_control(&refused))]);
-            return Err(Silent::Unknown(error));
+            return Err(Unfit::Unknown(error));
         }
     };
     let identity = Identity::Windows { sid: account.sid.clone() };
