@@ -166,7 +166,15 @@ fn configure(service: &Service) -> Result<(), Error> {
         command: None,
         actions: Some(RESTARTS.into_iter().map(restart).chain([give_up]).collect()),
     })?;
-    service.set_failure_actions_on_non_crash_failures(true)?;
+    match service.set_failure_actions_on_non_crash_failures(true) {
+        // Windows can since Vista; what stands for it elsewhere may not.
+        Err(error) if manager::is_unknown_setting(&error) => {
+            eprintln!(
+                "pipebusd: this system starts the service again only after a crash, and not when it ends with an error"
+            );
+        }
+        set => set?,
+    }
     service.set_preshutdown_timeout(PRESHUTDOWN_TIMEOUT)
 }
 

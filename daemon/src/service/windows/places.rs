@@ -29,8 +29,7 @@ const CHANGE: u32 = 0x2 | 0x4 | 0x40 | 0x1_0000 | 0x4_0000 | 0x8_0000 | 0x1000_0
 
 /// Where the machine's configuration is.
 pub(crate) fn system_directory() -> PathBuf {
-    let data = std::env::var_os("ProgramData").map_or_else(|| PathBuf::from(r"C:\ProgramData"), PathBuf::from);
-    data.join("pipebus")
+    directory::program_data().unwrap_or_else(|_| PathBuf::from(r"C:\ProgramData")).join("pipebus")
 }
 
 /// Where a service logs to that is not told otherwise.
