@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pipebus_client::{Client, Delivery, Error, Message, Publisher, Subscription};
 
-use crate::bench::clock::now;
+use crate::system::clock::now;
 use crate::bench::latencies::Latencies;
 use crate::bench::meter::{Account, Cues, Meter, Schedule, Tally, say};
 use crate::bench::subscriber::until_all_came;

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::bench::actor::{Actor, hear_all, tell_all};
 use crate::bench::args::Soak;
-use crate::bench::clock::now;
+use crate::system::clock::now;
 use crate::bench::figures::Figures;
 use crate::bench::part::Part;
 use crate::bench::progress::Progress;

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::bench::clock::{now, sleep_until};
+use crate::bench::clock::sleep_until;
+use crate::system::clock::now;
 use crate::bench::meter::{Cues, say};
 use crate::bench::soak::dice::Dice;
 use crate::failure::Failure;
