@@ -82,7 +82,7 @@ impl Endpoint {
     async fn attempt(&self) -> Result<Established> {
         let (version, name) = (PROTOCOL_VERSION, self.name.clone());
         let hello = if self.visits { Control::Visit { version, name } } else { Control::Hello { version, name } };
-        let mut attempt = Attempt::prepare(&self.place, &encode_control(&hello))?;
+        let mut attempt = Attempt::prepare(&self.place, &encode_control(&hello)).await?;
         let mut buffer = BytesMut::new();
         let Attempt { reader, door, .. } = &mut attempt;
         let welcome = tokio::select! {

@@ -24,19 +24,25 @@ pub enum Error {
     /// Nobody serves the bus.
     #[error("no broker serves the bus {}; start one with: pipebusd --bus {}", path.display(), path.display())]
     NoBroker {
-        /// The bus's directory.
+        /// The bus's path.
         path: PathBuf,
     },
-    /// The file permissions do not let this user in.
+    /// The permissions of its files, or of its pipe, do not let this user in.
     #[error("you may not connect to the bus {}: its permissions do not let you in; ask its owner", path.display())]
     NoPermission {
-        /// The bus's directory.
+        /// The bus's path.
         path: PathBuf,
     },
     /// What should be the bus's FIFO is something else.
     #[error("{} is not a FIFO, so this is no bus; check the address", path.display())]
     NotFifo {
         /// Where.
+        path: PathBuf,
+    },
+    /// What should be the name of a pipe of Windows is none.
+    #[error(r"{} is no pipe's name, so this is no bus; say \\.\pipe\NAME", path.display())]
+    NoPipe {
+        /// What.
         path: PathBuf,
     },
     /// Somebody else could pretend to be the broker there.
@@ -172,7 +178,7 @@ impl Error {
 
     /// Whether connecting again may go better by itself.
     pub(crate) fn is_passing(&self) -> bool {
-        !matches!(self, Error::Version(_) | Error::NotFifo { .. } | Error::Distrust(_))
+        !matches!(self, Error::Version(_) | Error::NotFifo { .. } | Error::NoPipe { .. } | Error::Distrust(_))
     }
 }
 

@@ -154,5 +154,5 @@ impl Inlet {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;

@@ -131,5 +131,5 @@ fn advance(batch: &mut VecDeque<Piece>, mut bytes: usize) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;

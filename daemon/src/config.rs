@@ -2,6 +2,7 @@
 //!
 //! Durations and sizes are integers with their unit in the key here, and nowhere else.
 
+mod log;
 mod metrics;
 
 use std::path::{Path, PathBuf};
@@ -13,9 +14,11 @@ use pipebus_proto::frame::BODY_BYTES_MAX;
 use pipebus_proto::place::{Address, AddressError};
 use serde::{Deserialize, Serialize};
 
+pub use self::log::{LogFormat, LogSection};
 pub use self::metrics::MetricsSection;
 use crate::core::limits::{Limits, Rate};
 use crate::rules::RuleSection;
+use crate::service;
 use crate::transport::Access;
 
 /// The file that is built in: every key, explained, with its default.
@@ -23,9 +26,6 @@ pub const BUILT_IN: &str = include_str!("../../config/pipebus.toml");
 
 /// The smallest queue, in bytes: a page.
 const QUEUE_BYTES_MIN: usize = 4096;
-
-/// Where the machine's configuration is.
-const SYSTEM_DIRECTORY: &str = "/etc/pipebus";
 
 /// What the broker is told, from all layers together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BusSection {
-    /// `session`, `system` or a directory.
+    /// `session`, `system`, a directory, or a pipe's name.
     pub address: String,
 }
 
@@ -65,6 +65,12 @@ pub struct DoorSection {
     pub access: Access,
     /// For [`Access::Group`]: which.
     pub group: String,
+    /// On Windows: the security descriptor of the pipe, in place of what `access` and `group` say.
+    pub security: String,
+    /// On Windows: clients on other machines may come.
+    pub remote: bool,
+    /// On Windows: how many bytes each buffer of an instance's pipe has.
+    pub buffer_bytes: u32,
 }
 
 /// `[policy]`
@@ -164,31 +170,11 @@ pub struct TimeoutsSection {
     pub shutdown_ms: u64,
 }
 
-/// `[log]`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogSection {
-    /// A filter of tracing-subscriber's `EnvFilter`.
-    pub filter: String,
-    /// How lines look and where they go.
-    pub format: LogFormat,
-}
-
-/// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogFormat {
-    /// For people, on standard error.
-    Text,
-    /// A JSON object a line, on standard error.
-    Json,
-    /// To systemd's journal, with fields.
-    Journald,
-}
-
 /// Where the layers come from.
 #[derive(Clone, Debug)]
 pub struct Sources {
+    /// `section.key=value`, in place of what is built in: of whoever has started the broker.
+    pub defaults: Vec<(String, String)>,
     /// A directory with `pipebus.toml` and `conf.d/*.toml`, each optional.
     pub system: Option<PathBuf>,
     /// A file that must exist.
@@ -200,22 +186,24 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// What a broker on this machine reads: `/etc/pipebus` and its environment.
+    /// What a broker on this machine reads: the machine's own directory and the environment of the process.
     pub fn of_machine() -> Sources {
-        Sources {
-            system: Some(SYSTEM_DIRECTORY.into()),
-            file: None,
-            environment: std::env::vars().collect(),
-            settings: Vec::new(),
-        }
+        // What is no Unicode is none of the broker's variables.
+        let variables =
+            std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+        Sources { system: Some(service::system_directory()), environment: variables.collect(), ..Sources::none() }
+    }
+
+    /// Nothing but what is built in.
+    pub fn none() -> Sources {
+        Sources { defaults: Vec::new(), system: None, file: None, environment: Vec::new(), settings: Vec::new() }
     }
 }
 
 impl Default for Config {
     /// The built-in configuration, `config/pipebus.toml`.
     fn default() -> Config {
-        let none = Sources { system: None, file: None, environment: Vec::new(), settings: Vec::new() };
-        Config::load(&none).expect("the built-in configuration is valid, which a test holds")
+        Config::load(&Sources::none()).expect("the built-in configuration is valid, which a test holds")
     }
 }
 
@@ -227,6 +215,7 @@ impl Config {
     /// A file that can't be read, an unknown key, a wrong type, or a value out of its range.
     pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
         let mut layers = vec![Layer::text("the built-in configuration", BUILT_IN)];
+        layers.push(Layer::settings("the defaults of a service", &sources.defaults)?);
         if let Some(directory) = &sources.system {
             for path in system_files(directory)? {
                 layers.push(Layer::file(&path)?);
@@ -236,7 +225,7 @@ impl Config {
             layers.push(Layer::file(path)?);
         }
         layers.push(Layer::environment(&sources.environment));
-        layers.push(Layer::settings(&sources.settings)?);
+        layers.push(Layer::settings("the command line", &sources.settings)?);
         for layer in &layers {
             merge(&[&layers[0], layer]).map_err(|error| layer.bad(error.to_string()))?;
         }
@@ -373,6 +362,7 @@ impl Config {
             ));
         }
         self.metrics.check()?;
+        self.log.check()?;
         let (least, most) = (BODY_BYTES_MAX as u64, 1 << 30);
         if !(least..=most).contains(&limits.message_bytes_max) {
             return Err(format!("limits.message_bytes_max: must be from {least} to {most}"));
@@ -409,8 +399,8 @@ impl Layer {
         Layer { place: "the environment (PIPEBUSD__SECTION__KEY)".to_owned(), source: Box::new(environment) }
     }
 
-    fn settings(settings: &[(String, String)]) -> Result<Layer, ConfigError> {
-        let place = "the command line".to_owned();
+    fn settings(place: &str, settings: &[(String, String)]) -> Result<Layer, ConfigError> {
+        let place = place.to_owned();
         let mut builder = config::Config::builder();
         for (key, value) in settings {
             // As TOML where it is some, so that 5 is a number; as plain text otherwise.
@@ -441,6 +431,8 @@ fn merge(layers: &[&Layer]) -> Result<Config, config::ConfigError> {
 }
 
 fn system_files(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: directory.to_owned(), source };
+    service::check_trusted(directory).map_err(unreadable)?;
     let main = directory.join("pipebus.toml");
     let mut files = Vec::new();
     if main.exists() {

@@ -30,7 +30,7 @@ use crate::inlet::Inlet;
 use crate::outbox::{Next, Outbox};
 use crate::read_buffer::ReadBuffer;
 use crate::shutdown::{Phase, Shutdown};
-use crate::transport::{Arrived, Reader, Writer, try_write};
+use crate::transport::{self, Arrived, Reader, Writer, try_write};
 
 /// Pieces in one vectored write; the kernel takes up to 1,024 (UIO_MAXIOV).
 const PIECES_MAX: usize = 256;
@@ -50,14 +50,23 @@ pub(crate) fn serve(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown:
     // In a box, like all that happens once or seldom: otherwise each instance would have room for it all its life.
     let entrance = Box::pin(let_in(broker, arrived, turn, shutdown));
     async {
-        let Some(mut instance) = entrance.await else { return };
-        let departure = instance.live().await;
-        let inlet = &instance.intake.inlet;
-        if may_tell_of(&inlet.outbox.owner, Sort::ComesAndGoes) {
-            info!(instance = inlet.id().0, cause = departure.text, "ended");
-        }
-        instance.end(departure);
+        let parting = {
+            let Some(mut instance) = entrance.await else { return };
+            let departure = instance.live().await;
+            let inlet = &instance.intake.inlet;
+            if may_tell_of(&inlet.outbox.owner, Sort::ComesAndGoes) {
+                info!(instance = inlet.id().0, cause = departure.text, "ended");
+            }
+            instance.end(departure);
+            Box::pin(part(instance))
+        };
+        parting.await;
     }
+}
+
+/// It is no more, but for its pipe.
+async fn part(mut instance: Instance) {
+    transport::part(&mut instance.intake.reader).await;
 }
 
 /// Waits for the client's Hello. Returns the instance, welcomed, or tells the client why not.
@@ -432,5 +441,5 @@ impl Intake {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;

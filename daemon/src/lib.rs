@@ -30,13 +30,13 @@ mod loans;
 mod membership;
 mod metrics;
 mod outbox;
-mod process;
 mod pulse;
 mod read_buffer;
 mod relay;
 mod reload;
 mod review;
 pub mod rules;
+pub mod service;
 mod shards;
 mod shutdown;
 mod totals;
@@ -92,7 +92,7 @@ impl Daemon {
     /// As [`Daemon::bind`].
     pub fn bind_inherited(config: Config, door: Option<Inherited>) -> Result<Daemon, BindError> {
         let place = config.address()?.place(&transport::surroundings());
-        let mut listener = Listener::bind(&place, &config.door.access, &config.door.group, door)?;
+        let mut listener = Listener::bind(&place, &config.door, door)?;
         let shards = Shards::start().map_err(|source| BindError::System {
             doing: "start threads for",
             path: place.path().to_owned(),

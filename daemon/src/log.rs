@@ -1,18 +1,33 @@
 //! The log: what `[log]` in the configuration says, set up once at the start; what is logged may change later.
 
+mod file;
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+
 use anyhow::Context;
 use pipebusd::config::{LogFormat, LogSection};
+use pipebusd::service;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
 
+use self::file::LogFile;
+
 /// The longest filter.
 const FILTER_BYTES_MAX: usize = 1024;
 
+/// Finds out what is wrong with it that only this system can tell.
+pub(crate) fn check(section: &LogSection) -> anyhow::Result<()> {
+    filter(section)?;
+    service::check_log_format(section.format).context("log.format")
+}
+
 /// What is logged.
-pub(crate) fn filter(section: &LogSection) -> anyhow::Result<EnvFilter> {
+fn filter(section: &LogSection) -> anyhow::Result<EnvFilter> {
     parse(&section.filter).map_err(|error| anyhow::anyhow!("log.filter {error}"))
 }
 
@@ -50,24 +65,31 @@ impl Filter {
 pub(crate) fn start(section: &LogSection) -> anyhow::Result<Filter> {
     let (filter, handle) = reload::Layer::new(filter(section)?);
     let registry = tracing_subscriber::registry().with(filter);
-    let on_stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let is_for_people = section.file().is_none() && std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer(section)?);
     match section.format {
-        LogFormat::Text => {
-            use std::io::IsTerminal;
-            registry.with(on_stderr.with_ansi(std::io::stderr().is_terminal())).try_init()?;
+        LogFormat::Text => registry.with(lines.with_ansi(is_for_people)).try_init()?,
+        LogFormat::Json => registry.with(lines.json()).try_init()?,
+        LogFormat::EventLog if section.file().is_some() => {
+            registry.with(lines.with_ansi(false)).with(service::system_log()?).try_init()?;
         }
-        LogFormat::Json => registry.with(on_stderr.json()).try_init()?,
-        LogFormat::Journald => {
-            let journal = tracing_journald::layer().context("the journal can't be reached; set log.format to text")?;
-            registry.with(journal).try_init()?;
-        }
+        LogFormat::Journald | LogFormat::EventLog => registry.with(service::system_log()?).try_init()?,
     }
     Ok(Filter(handle))
+}
+
+/// Where lines go.
+fn writer(section: &LogSection) -> anyhow::Result<BoxMakeWriter> {
+    let Some(path) = section.file() else { return Ok(BoxMakeWriter::new(std::io::stderr)) };
+    let file = LogFile::open(path, section.file_bytes_max, section.files_max)
+        .with_context(|| format!("cannot open log.file, {}; make its directory, or name another", path.display()))?;
+    Ok(BoxMakeWriter::new(Arc::new(file)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pipebusd::config::Config;
 
     fn check(filter: &str, valid: bool) {
         let parsed = parse(filter);
@@ -77,8 +99,7 @@ mod tests {
     /// The only test that may begin to log: a process does so once.
     #[test]
     fn what_is_logged_can_change_and_what_is_not_costs_a_comparison() {
-        let section = LogSection { filter: "info".to_owned(), format: LogFormat::Text };
-        let filter = start(&section).unwrap();
+        let filter = start(&Config::default().log).unwrap();
         assert_eq!((filter.show(), LevelFilter::current()), (Ok("info".to_owned()), LevelFilter::INFO));
         filter.change("debug").unwrap();
         assert_eq!((filter.show(), LevelFilter::current()), (Ok("debug".to_owned()), LevelFilter::DEBUG));

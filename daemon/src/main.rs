@@ -1,42 +1,37 @@
-//! `pipebusd`: arguments, the log, signals and systemd around [`pipebusd::Daemon`].
+//! `pipebusd`: arguments, the log, signals and whoever supervises it around [`pipebusd::Daemon`].
 
 mod log;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use clap_complete::Shell;
 use pipebus_manual::write_settings_page;
-use pipebusd::config::{self, Config, LogFormat, Sources};
-use pipebusd::transport::{BindError, check_group, inherited_door, raise_open_files};
-use pipebusd::{Daemon, Host, Pulse, Reloader, rules};
-use sd_notify::NotifyState;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{error, info, warn};
+use pipebusd::config::{self, Config, Sources};
+use pipebusd::service::{self, Failure, Program, Reloads, Supervisor};
+use pipebusd::transport::{BindError, check_door, inherited_door, raise_open_files};
+use pipebusd::{Daemon, Host, Reloader, rules};
+use tracing::{error, info};
 
 /// The broker of pipebus: a message bus whose only door is a named pipe.
-///
-/// Programs connect through the FIFO "bus" in the bus's directory; the permissions of that file decide who may.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXAMPLES)]
+#[command(version, long_about = service::ABOUT, after_help = service::EXAMPLES)]
 struct Arguments {
     /// Which bus to serve: session, system, or a directory
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", global = true)]
     bus: Option<String>,
-    /// A configuration file to read after those in /etc/pipebus
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true, help = service::CONFIG_HELP)]
     config: Option<PathBuf>,
     /// Set one key, such as queue.bytes_max=1048576; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    #[arg(long, value_name = "KEY=VALUE", global = true, value_parser = key_value)]
     set: Vec<(String, String)>,
     /// What to log: error, warn, info, debug or trace
-    #[arg(long, value_name = "FILTER")]
+    #[arg(long, value_name = "FILTER", global = true)]
     log: Option<String>,
-    /// How to log: text, json or journald
-    #[arg(long, value_name = "FORMAT", value_parser = ["text", "json", "journald"])]
+    #[arg(long, value_name = "FORMAT", global = true, value_parser = service::LOG_FORMATS, help = service::LOG_FORMAT_HELP)]
     log_format: Option<String>,
     /// Print the configuration that comes of all files, variables and options, and exit
     #[arg(long)]
@@ -50,15 +45,9 @@ struct Arguments {
     /// Write the manual pages to this directory, and exit
     #[arg(long, value_name = "DIRECTORY", hide = true)]
     man: Option<PathBuf>,
+    #[command(flatten)]
+    service: service::Options,
 }
-
-const EXAMPLES: &str = "\
-Examples:
-  pipebusd                             serve this user's session bus
-  pipebusd --bus /tmp/my-bus           serve a bus of your own
-  pipebusd --set limits.instances_max=100 --check-config
-
-Exit codes: 0 ended cleanly, 1 failed, 2 wrong usage or configuration, 4 the bus is taken.";
 
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, such as queue.bytes_max=1048576")?;
@@ -66,13 +55,13 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 }
 
 impl Arguments {
-    fn sources(&self) -> Sources {
+    fn sources(&self, defaults: Vec<(String, String)>) -> Sources {
         let mut settings = self.set.clone();
         let flags = [("bus.address", &self.bus), ("log.filter", &self.log), ("log.format", &self.log_format)];
         for (key, value) in flags {
             settings.extend(value.clone().map(|value| (key.to_owned(), value)));
         }
-        Sources { file: self.config.clone(), settings, ..Sources::of_machine() }
+        Sources { defaults, file: self.config.clone(), settings, ..Sources::of_machine() }
     }
 }
 
@@ -82,40 +71,73 @@ fn main() -> ExitCode {
         return show(&script(shell));
     }
     if let Some(directory) = &arguments.man {
-        let written = write_manual(directory);
-        return written.map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS);
+        return shown(write_manual(directory).map(|()| String::new()).map_err(|error| failure(&error, 1)));
     }
-    let config = match Config::load(&arguments.sources()) {
-        Ok(config) => config,
-        Err(error) => return fail(&error.into(), 2),
-    };
     if arguments.print_config {
-        return show(&config.to_toml());
-    }
-    let checked = check(&config).and_then(|()| rules::check(&config.policy.rules).map_err(anyhow::Error::msg));
-    if let Err(error) = checked {
-        return fail(&error, 2);
+        let config = Config::load(&arguments.sources(Vec::new()));
+        return shown(config.map(|config| config.to_toml()).map_err(|error| failure(&error.into(), 2)));
     }
     if arguments.check_config {
-        return show("the configuration is valid\n");
+        let checked = load(&arguments.sources(Vec::new()));
+        return shown(checked.map(|_| "the configuration is valid\n".to_owned()));
     }
-    let journald = config.log.format == LogFormat::Journald;
-    let sources = arguments.sources();
-    let served = log::start(&config.log).and_then(|filter| serve(config, Process { sources, filter }));
-    let Err(error) = served else { return ExitCode::SUCCESS };
-    if journald {
-        error!(error = format!("{error:#}"), "cannot go on");
+    service::start(&arguments.service.clone(), arguments)
+}
+
+impl Program for Arguments {
+    fn options(&self) -> Vec<OsString> {
+        let mut options = Vec::new();
+        let mut add = |name: &str, value: OsString| options.extend([name.into(), value]);
+        if let Some(file) = &self.config {
+            // It may be started in another directory.
+            add("--config", std::path::absolute(file).unwrap_or_else(|_| file.clone()).into());
+        }
+        for (key, value) in &self.set {
+            add("--set", format!("{key}={value}").into());
+        }
+        for (name, value) in [("--bus", &self.bus), ("--log", &self.log), ("--log-format", &self.log_format)] {
+            value.iter().for_each(|value| add(name, value.into()));
+        }
+        options
     }
-    match error.downcast_ref() {
-        Some(BindError::Taken { .. }) => fail(&error, 4),
-        _ => fail(&error, 1),
+
+    fn check(&self, supervisor: &Supervisor) -> Result<(), Failure> {
+        load(&self.sources(supervisor.defaults())).map(|_| ())
     }
+
+    fn serve(self, supervisor: Supervisor) -> Result<(), Failure> {
+        let sources = self.sources(supervisor.defaults());
+        let config = load(&sources)?;
+        let is_elsewhere = config.log.is_elsewhere();
+        let filter = log::start(&config.log).map_err(|error| failure(&error, 1))?;
+        let served = serve(config, Process { sources, filter, supervisor: supervisor.clone() }, supervisor);
+        served.map_err(|error| {
+            if is_elsewhere {
+                error!(error = format!("{error:#}"), "cannot go on");
+            }
+            let exit_code = if matches!(error.downcast_ref(), Some(BindError::Taken { .. } | BindError::Served { .. }))
+            {
+                4
+            } else {
+                1
+            };
+            Failure { is_logged: is_elsewhere, ..failure(&error, exit_code) }
+        })
+    }
+}
+
+/// The configuration, if it is one that can be served with.
+fn load(sources: &Sources) -> Result<Config, Failure> {
+    let config = Config::load(sources).map_err(|error| failure(&error.into(), 2))?;
+    let checked = check(&config).and_then(|()| rules::check(&config.policy.rules).map_err(anyhow::Error::msg));
+    checked.map_err(|error| failure(&error, 2))?;
+    Ok(config)
 }
 
 /// What only this machine can tell to be wrong, besides the rules.
 fn check(config: &Config) -> anyhow::Result<()> {
-    log::filter(&config.log)?;
-    Ok(check_group(&config.door)?)
+    log::check(&config.log)?;
+    Ok(check_door(&config.door)?)
 }
 
 fn script(shell: Shell) -> String {
@@ -139,9 +161,12 @@ fn show(text: &str) -> ExitCode {
     if shown.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    eprintln!("pipebusd: {error:#}");
-    ExitCode::from(code)
+fn shown(text: Result<String, Failure>) -> ExitCode {
+    text.map_or_else(|failure| failure.show(), |text| show(&text))
+}
+
+fn failure(error: &anyhow::Error, exit_code: u8) -> Failure {
+    Failure { exit_code, text: format!("{error:#}"), is_logged: false }
 }
 
 /// This process, for the broker in it.
@@ -149,6 +174,7 @@ fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
 struct Process {
     sources: Sources,
     filter: log::Filter,
+    supervisor: Supervisor,
 }
 
 impl Host for Process {
@@ -166,49 +192,36 @@ impl Host for Process {
         self.filter.change(filter)
     }
 
-    /// The time tells systemd that this is about its last wish to reload, and not about one before.
     fn reloading(&self) {
-        match NotifyState::monotonic_usec_now() {
-            Ok(now) => notify(&[NotifyState::Reloading, now]),
-            Err(error) => warn!(%error, "systemd could not be notified"),
-        }
+        self.supervisor.reloading();
     }
 
     fn reloaded(&self) {
-        notify(&[NotifyState::Ready]);
+        self.supervisor.reloaded();
     }
 
     fn stopping(&self) {
-        notify(&[NotifyState::Stopping]);
+        self.supervisor.stopping();
     }
 }
 
-fn serve(config: Config, process: Process) -> anyhow::Result<()> {
+fn serve(config: Config, process: Process, supervisor: Supervisor) -> anyhow::Result<()> {
     let door = inherited_door().context("cannot take over the door from systemd")?;
     let open_files = raise_open_files();
     // For the door and the signals only: clients are served by the broker's own threads.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let served = runtime.block_on(async {
-        let instances_max = config.limits.instances_max as u64;
+        let (instances_max, to_end) = (config.limits.instances_max as u64, config.shutdown_timeout());
         if open_files.is_some_and(|files| files < instances_max * 2) {
             info!(open_files, instances_max, "not enough file descriptors for all instances that are allowed");
         }
         let daemon = Daemon::bind_inherited(config, door)?.hosted_by(process);
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let hangup = signal(SignalKind::hangup())?;
+        let (mut ends, reloads) = supervisor.signals()?;
         info!(bus = %daemon.place().path().display(), version = env!("CARGO_PKG_VERSION"), "listening");
-        notify(&[NotifyState::Ready]);
-        let watchdog = tokio::spawn(feed_watchdog(daemon.pulse()));
-        let reloads = tokio::spawn(reload_when_told(hangup, daemon.reloader()));
-        let ended = daemon
-            .run(async {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-            })
-            .await;
+        supervisor.ready(to_end);
+        let watchdog = tokio::spawn(supervisor.feed_watchdog(daemon.pulse()));
+        let reloads = tokio::spawn(reload_when_told(reloads, daemon.reloader()));
+        let ended = daemon.run(async { ends.wished().await }).await;
         watchdog.abort();
         reloads.abort();
         info!("ended");
@@ -219,34 +232,10 @@ fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     served
 }
 
-/// Reads the configuration anew at each SIGHUP. One that is wrong changes nothing. The log tells what came of it.
-async fn reload_when_told(mut hangup: Signal, reloader: Reloader) {
-    while hangup.recv().await.is_some() {
+/// Reads the configuration anew at each wish. One that is wrong changes nothing. The log tells what came of it.
+async fn reload_when_told(mut reloads: Reloads, reloader: Reloader) {
+    while reloads.wished().await.is_some() {
         let _ = reloader.reload().await;
-    }
-}
-
-/// Tells systemd's watchdog, twice within its time, that the broker is not stuck. If it is, or if this thread is, systemd
-/// hears nothing, ends it and starts another.
-async fn feed_watchdog(pulse: Pulse) {
-    let Some(interval) = sd_notify::watchdog_enabled() else { return };
-    let part = (interval / 4).max(Duration::from_millis(1));
-    let mut ticks = tokio::time::interval(part);
-    loop {
-        ticks.tick().await;
-        // Asked again at once if not: one that is slow for a moment is not stuck.
-        if pulse.beats(part).await {
-            notify(&[NotifyState::Watchdog]);
-        } else {
-            error!("a thread is stuck; systemd will end this broker and start another, if it goes on");
-        }
-    }
-}
-
-/// Does nothing where systemd did not start this. Never fatal: a message bus does not depend on its supervisor.
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        warn!(%error, "systemd could not be notified");
     }
 }
 
@@ -262,11 +251,21 @@ mod tests {
 
     #[test]
     fn every_log_format_has_its_word() {
-        for (word, format) in [("text", LogFormat::Text), ("json", LogFormat::Json), ("journald", LogFormat::Journald)]
-        {
+        for word in service::LOG_FORMATS {
             let arguments = Arguments::parse_from(["pipebusd", "--log-format", word]);
-            let sources = Sources { system: None, environment: Vec::new(), ..arguments.sources() };
-            assert_eq!(Config::load(&sources).unwrap().log.format, format);
+            let sources = Sources { settings: arguments.sources(Vec::new()).settings, ..Sources::none() };
+            let format = Config::load(&sources).unwrap().log.format;
+            assert_eq!(serde_json::to_value(format).unwrap(), word);
+            service::check_log_format(format).unwrap();
         }
+    }
+
+    #[test]
+    fn its_options_start_it_in_the_same_way() {
+        let given = ["pipebusd", "--bus", "system", "--set", "log.file=\"\"", "--log", "debug", "--config", "x.toml"];
+        let arguments = Arguments::parse_from(given);
+        let again = Arguments::parse_from([OsString::from("pipebusd")].into_iter().chain(arguments.options()));
+        assert_eq!(again.config, Some(std::path::absolute("x.toml").unwrap()));
+        assert_eq!(again.sources(Vec::new()).settings, arguments.sources(Vec::new()).settings);
     }
 }

@@ -15,7 +15,7 @@ use pipebus_proto::control::{Failure, Farewell, Reason};
 use self::text::Text;
 use crate::broker::Broker;
 use crate::core::limits::Limit;
-use crate::process;
+use crate::service;
 use crate::totals::Totals;
 
 /// Answers a request for them.
@@ -99,9 +99,9 @@ fn write_happened(broker: &Broker, text: &mut Text) {
 /// What the system says. Not under the names that processes usually have: node_exporter itself has those.
 fn write_process(text: &mut Text) {
     let mut gauge = |name, help, value: Option<u64>| value.into_iter().for_each(|value| text.gauge(name, help, value));
-    gauge("pipebus_process_resident_memory_bytes", "Memory that the broker has in use.", process::resident_bytes());
-    gauge("pipebus_process_open_fds", "Files that the broker has open.", process::open_files());
-    gauge("pipebus_process_max_fds", "Files that it may have open.", process::open_files_max());
-    let used = process::processor_time().as_secs_f64();
+    gauge("pipebus_process_resident_memory_bytes", "Memory that the broker has in use.", service::resident_bytes());
+    gauge("pipebus_process_open_fds", "Files that the broker has open.", service::open_files());
+    gauge("pipebus_process_max_fds", "Files that it may have open.", service::open_files_max());
+    let used = service::processor_time().as_secs_f64();
     text.counter("pipebus_process_cpu_seconds", "Time that the broker was on a processor.", used);
 }

@@ -29,6 +29,7 @@ const TIMED_ONCE_IN: u8 = 64;
 const POOL_MAX: usize = 4;
 
 thread_local! {
+    #[allow(clippy::missing_const_for_thread_local, reason = "it is const; where threads have no memory of their own, clippy can't tell")]
     static POOL: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -17,7 +17,7 @@ use crate::core::bus::describe;
 use crate::core::limits::Limit;
 use crate::core::users::Reached;
 use crate::counters::Counter;
-use crate::events;
+use crate::{episode, events};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -67,6 +67,7 @@ pub(crate) async fn keep_reviewing(broker: &Broker) {
     loop {
         seconds.tick().await;
         review(broker, &mut lost);
+        episode::tell_rest();
     }
 }
 

@@ -60,6 +60,7 @@ fn actions(word: &str) -> Result<Vec<Action>, String> {
 enum Named<'a> {
     Any,
     Owner,
+    Root,
     Number(u32),
     Name(&'a str),
     GroupNumber(u32),
@@ -72,7 +73,7 @@ impl Named<'_> {
         Ok(match text.split_once(':') {
             None if text == "any" => Named::Any,
             None if text == "owner" => Named::Owner,
-            None if text == "root" => Named::Number(0),
+            None if text == "root" => Named::Root,
             Some(("uid", text)) => Named::Number(number(text)?),
             Some(("gid", text)) => Named::GroupNumber(number(text)?),
             Some(("user", name)) if !name.is_empty() => Named::Name(name),
@@ -92,6 +93,7 @@ impl Named<'_> {
         Ok(match self {
             Named::Any => Who::Any,
             Named::Owner => Who::User(owner.clone()),
+            Named::Root => Who::User(transport::root()),
             Named::Number(uid) => Who::User(Identity::Unix { uid: *uid }),
             Named::GroupNumber(gid) => Who::Group(Group::Unix { gid: *gid }),
             Named::Name(name) => Who::User(transport::user_named(name).ok_or_else(|| unknown("user", name))?),

@@ -1,4 +1,4 @@
-//! Whether a bus's directory can be trusted: judged from facts that the caller has read.
+//! Whether a bus's directory, or its named pipe, can be trusted: judged from facts that the caller has read.
 //!
 //! Whoever can write to a bus's directory, or rename it away, can pretend to be the broker. This is the question that
 //! OpenSSH asks of key files (its `safe_path`), milder about groups, with one more rule for the temporary directory.
@@ -77,7 +77,24 @@ pub fn check(directories: &[Directory], me: u32) -> Result<(), Distrust> {
     Ok(())
 }
 
-/// Why a directory is not trusted.
+/// Judges a named pipe of Windows by its owner, for an account `me`; both are security identifiers as text.
+///
+/// Anybody can make a pipe of any name, as anybody can make a directory in the temporary one. Good is what is `me`'s, the
+/// system's, of those who administer the machine, or a service's: those that have an account of their own
+/// (`NT SERVICE\NAME`), LocalService or NetworkService. ("Well-known SIDs" in Microsoft's documentation.)
+///
+/// # Errors
+/// It is somebody else's.
+pub fn check_owner(pipe: &Path, owner: &str, me: &str) -> Result<(), Distrust> {
+    const TRUSTED: [&str; 4] = ["S-1-5-18", "S-1-5-32-544", "S-1-5-19", "S-1-5-20"];
+    const SERVICES: &str = "S-1-5-80-";
+    if !owner.is_empty() && (owner == me || TRUSTED.contains(&owner) || owner.starts_with(SERVICES)) {
+        return Ok(());
+    }
+    Err(Distrust::Stranger { path: pipe.to_owned(), owner: owner.to_owned() })
+}
+
+/// Why a bus is not trusted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Distrust {
@@ -110,6 +127,14 @@ pub enum Distrust {
         path: PathBuf,
         /// Whose it is.
         uid: u32,
+    },
+    /// A pipe of somebody else's.
+    #[error("{} belongs to {owner:?}, who may have made it to deceive; name another bus", path.display())]
+    Stranger {
+        /// Its name.
+        path: PathBuf,
+        /// The owner's security identifier.
+        owner: String,
     },
     /// In a place where everybody may write, and not closed.
     #[error("{} is open to others (mode {:04o}) in a place where everybody may write; chmod go= it, or name another bus", path.display(), mode & 0o7777)]
@@ -169,5 +194,15 @@ mod tests {
         let loose = [directory("/w", 0, 0o777)];
         let got = check_bus(directory("/w/b", 1000, 0o700), &loose);
         assert_eq!(got, Err(Distrust::Replaceable { path: "/w/b".into(), parent: "/w".into() }));
+    }
+    #[test]
+    fn a_pipe_is_mine_the_systems_or_a_services() {
+        let check = |owner| check_owner(Path::new(r"\\.\pipe\b"), owner, "S-1-5-21-1-1001");
+        for owner in ["S-1-5-21-1-1001", "S-1-5-18", "S-1-5-32-544", "S-1-5-80-7-7-7-7-7"] {
+            assert_eq!(check(owner), Ok(()), "{owner}");
+        }
+        for owner in ["S-1-5-21-1-1002", "", "S-1-5-7", "S-1-5-8", "S-1-5-180"] {
+            assert!(matches!(check(owner), Err(Distrust::Stranger { .. })), "{owner}");
+        }
     }
 }

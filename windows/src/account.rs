@@ -7,9 +7,9 @@ use std::ptr;
 use windows_sys::Win32::Foundation::{ERROR_INSUFFICIENT_BUFFER, ERROR_NONE_MAPPED, HANDLE};
 use windows_sys::Win32::Security::Authorization::{ConvertSidToStringSidW, ConvertStringSidToSidW};
 use windows_sys::Win32::Security::{
-    GetTokenInformation, LookupAccountNameW, LookupAccountSidW, PSID, RevertToSelf, SECURITY_MAX_SID_SIZE, SID_NAME_USE,
-    SidTypeAlias, SidTypeGroup, SidTypeWellKnownGroup, TOKEN_GROUPS, TOKEN_INFORMATION_CLASS, TOKEN_QUERY, TOKEN_USER,
-    TokenGroups, TokenUser,
+    GetTokenInformation, LookupAccountNameW, LookupAccountSidW, PSID, RevertToSelf, SECURITY_MAX_SID_SIZE,
+    SID_NAME_USE, SidTypeAlias, SidTypeGroup, SidTypeWellKnownGroup, TOKEN_GROUPS, TOKEN_INFORMATION_CLASS,
+    TOKEN_QUERY, TOKEN_USER, TokenGroups, TokenUser,
 };
 use windows_sys::Win32::System::Pipes::ImpersonateNamedPipeClient;
 use windows_sys::Win32::System::SystemServices::{SE_GROUP_ENABLED, SE_GROUP_USE_FOR_DENY_ONLY};
@@ -112,7 +112,8 @@ fn of_token(token: &OwnedHandle) -> io::Result<Account> {
         attributes & SE_GROUP_ENABLED.cast_unsigned() != 0
             && attributes & SE_GROUP_USE_FOR_DENY_ONLY.cast_unsigned() == 0
     };
-    let groups = groups.iter().filter(|group: &&windows_sys::Win32::Security::SID_AND_ATTRIBUTES| counts(group.Attributes));
+    let groups =
+        groups.iter().filter(|group: &&windows_sys::Win32::Security::SID_AND_ATTRIBUTES| counts(group.Attributes));
     // SAFETY: as above.
     let groups = groups.map(|group| unsafe { text_of(group.Sid) }).collect::<io::Result<_>>()?;
     Ok(Account { sid, groups })

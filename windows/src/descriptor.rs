@@ -136,12 +136,8 @@ impl Descriptor {
     /// # Errors
     /// What the system says.
     pub fn entries(&self) -> io::Result<Option<Vec<Entry>>> {
-        let (mut list, mut is_there, mut is_default): (*mut ACL, _, _) = (ptr::null_mut(), 0, 0);
-        // SAFETY: it is a descriptor, and these are where the answer is to be put.
-        check(unsafe {
-            GetSecurityDescriptorDacl(self.as_ptr(), &raw mut is_there, &raw mut list, &raw mut is_default)
-        })?;
-        if is_there == 0 || list.is_null() {
+        let list = self.list()?;
+        if list.is_null() {
             return Ok(None);
         }
         // SAFETY: it is a list in the descriptor.
@@ -162,6 +158,16 @@ impl Descriptor {
             entries.push(Entry { allows: kind == ACCESS_ALLOWED_ACE_TYPE, rights, sid });
         }
         Ok(Some(entries))
+    }
+
+    /// The list, which is in the descriptor's memory; null, if there is none.
+    pub(crate) fn list(&self) -> io::Result<*mut ACL> {
+        let (mut list, mut is_there, mut is_default): (*mut ACL, _, _) = (ptr::null_mut(), 0, 0);
+        // SAFETY: it is a descriptor, and these are where the answer is to be put.
+        check(unsafe {
+            GetSecurityDescriptorDacl(self.as_ptr(), &raw mut is_there, &raw mut list, &raw mut is_default)
+        })?;
+        Ok(if is_there == 0 { ptr::null_mut() } else { list })
     }
 
     pub(crate) fn as_ptr(&self) -> *mut c_void {

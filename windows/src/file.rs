@@ -12,7 +12,8 @@ use windows_sys::Win32::Storage::FileSystem::{CREATE_ALWAYS, CreateFileW, FILE_A
 
 use crate::account;
 use crate::descriptor::Descriptor;
-use crate::system::{check, wide};
+use crate::directory::wide_path;
+use crate::system::check;
 
 /// Makes a file to be written, or empties the one that is there. A new one is for its owner and the system alone, whatever
 /// is true of the others in its directory.
@@ -27,11 +28,10 @@ pub fn create_private(path: &Path) -> io::Result<File> {
         lpSecurityDescriptor: descriptor.as_ptr(),
         bInheritHandle: 0,
     };
-    let name = wide(path.to_str().ok_or(io::ErrorKind::InvalidFilename)?);
-    // SAFETY: the name ends with a 0, and the attributes live until the call is over.
+    // SAFETY: the path ends with a 0, and the attributes live until the call is over.
     let file = unsafe {
         CreateFileW(
-            name.as_ptr(),
+            wide_path(path).as_ptr(),
             GENERIC_WRITE,
             FILE_SHARE_READ,
             &raw const attributes,

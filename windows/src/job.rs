@@ -6,8 +6,8 @@ use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::ptr;
 
 use windows_sys::Win32::System::JobObjects::{
-    AssignProcessToJobObject, CreateJobObjectW, JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE, JOBOBJECT_EXTENDED_LIMIT_INFORMATION,
-    JobObjectExtendedLimitInformation, SetInformationJobObject,
+    AssignProcessToJobObject, CreateJobObjectW, JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE,
+    JOBOBJECT_EXTENDED_LIMIT_INFORMATION, JobObjectExtendedLimitInformation, SetInformationJobObject,
 };
 use windows_sys::Win32::System::Threading::GetCurrentProcess;
 
@@ -70,9 +70,9 @@ mod tests {
         match std::env::var(PART).as_deref() {
             Ok("parent") => {
                 tie_children().unwrap();
-                let child = again("child").spawn().unwrap();
+                let mut child = again("child").spawn().unwrap();
                 println!("\nchild {}", child.id());
-                std::thread::sleep(Duration::from_secs(60));
+                child.wait().unwrap();
                 return;
             }
             Ok(_) => return std::thread::sleep(Duration::from_secs(60)),

@@ -1,5 +1,6 @@
 //! What pipebus asks of Windows that no library has a safe call for: named pipes with security descriptors, who is at
-//! their other end, accounts, and what the system says of processes, services and the machine. On other systems there is nothing here.
+//! their other end, accounts, files, and what the system says of processes and of the machine. On other systems there is
+//! nothing here.
 //!
 //! All that is unsafe on Windows is in this crate: each function asks the system one thing and returns plain values.
 
@@ -9,11 +10,11 @@
 pub mod account;
 pub mod clock;
 pub mod descriptor;
+pub mod directory;
 pub mod event_log;
 pub mod file;
 pub mod job;
 pub mod machine;
 pub mod pipe;
 pub mod process;
-pub mod services;
 mod system;

@@ -48,9 +48,7 @@ pub fn load() -> io::Result<Load> {
 pub fn disk(directory: &str) -> io::Result<(u64, u64)> {
     let (mut free, mut all) = (0, 0);
     // SAFETY: the name ends with a 0; these are where the answers are to be put, and what is null is not asked.
-    check(unsafe {
-        GetDiskFreeSpaceExW(wide(directory).as_ptr(), &raw mut free, &raw mut all, ptr::null_mut())
-    })?;
+    check(unsafe { GetDiskFreeSpaceExW(wide(directory).as_ptr(), &raw mut free, &raw mut all, ptr::null_mut()) })?;
     Ok((free, all))
 }
 

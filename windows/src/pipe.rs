@@ -1,7 +1,8 @@
 //! Named pipes: made with a security descriptor, opened with no more rights than needed, and looked at.
 
+use std::borrow::Cow;
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::windows::fs::OpenOptionsExt;
 use std::os::windows::io::{AsRawHandle, IntoRawHandle, RawHandle};
 use std::ptr;
@@ -9,8 +10,8 @@ use std::time::Duration;
 
 use tokio::net::windows::named_pipe::{NamedPipeClient, NamedPipeServer, ServerOptions};
 use windows_sys::Win32::Foundation::{
-    ERROR_BAD_PATHNAME, ERROR_CALL_NOT_IMPLEMENTED, ERROR_FILE_NOT_FOUND, ERROR_INVALID_FUNCTION, ERROR_NOT_SUPPORTED,
-    ERROR_BAD_DEV_TYPE, ERROR_PIPE_BUSY, ERROR_SEM_TIMEOUT,
+    ERROR_BAD_DEV_TYPE, ERROR_BAD_PATHNAME, ERROR_CALL_NOT_IMPLEMENTED, ERROR_FILE_NOT_FOUND, ERROR_INVALID_FUNCTION,
+    ERROR_NOT_SUPPORTED, ERROR_PIPE_BUSY, ERROR_SEM_TIMEOUT,
 };
 use windows_sys::Win32::Security::SECURITY_ATTRIBUTES;
 use windows_sys::Win32::Storage::FileSystem::{FILE_FLAG_OVERLAPPED, SECURITY_IDENTIFICATION};
@@ -21,6 +22,26 @@ use windows_sys::Win32::System::Pipes::{
 
 use crate::descriptor::{Descriptor, USE_PIPE};
 use crate::system::{check, wide};
+
+/// How much is written at once: tokio keeps a copy of what the pipe has not taken yet, and takes more only after that.
+pub const WRITE_BYTES: usize = 64 * 1024;
+
+/// As much of these pieces as is written at once, in one: tokio takes one piece at a time.
+pub fn first_bytes<'a>(pieces: &'a [IoSlice<'a>]) -> Cow<'a, [u8]> {
+    match pieces {
+        [] => Cow::Borrowed(&[]),
+        [first] => Cow::Borrowed(&first[..first.len().min(WRITE_BYTES)]),
+        [first, ..] if first.len() >= WRITE_BYTES => Cow::Borrowed(&first[..WRITE_BYTES]),
+        _ => {
+            let all = pieces.iter().map(|piece| piece.len()).sum::<usize>();
+            let mut bytes = Vec::with_capacity(all.min(WRITE_BYTES));
+            for piece in pieces {
+                bytes.extend_from_slice(&piece[..piece.len().min(WRITE_BYTES - bytes.len())]);
+            }
+            Cow::Owned(bytes)
+        }
+    }
+}
 
 /// How an instance of a pipe is made.
 #[derive(Debug)]
@@ -234,7 +255,10 @@ mod tests {
         assert!(is_there(&name) && is_busy(&open(&name).unwrap_err()), "its one instance is taken");
         assert_eq!(client_process(&server).unwrap(), std::process::id());
         assert_eq!(server_process(&client).unwrap(), std::process::id());
-        assert_eq!(facts(&client).unwrap(), Facts { instances: 1, instances_max: None, out_bytes: 4096, in_bytes: 4096 });
+        assert_eq!(
+            facts(&client).unwrap(),
+            Facts { instances: 1, instances_max: None, out_bytes: 4096, in_bytes: 4096 }
+        );
         let again = Instance { first: false, ..instance(&descriptor) };
         let _second = again.create(&name).unwrap();
         assert_eq!(facts(&client).unwrap().instances, 2);

@@ -75,9 +75,7 @@ fn time_on_processor(process: HANDLE) -> io::Result<Duration> {
     // SAFETY: these are made of numbers.
     let [mut begun, mut ended, mut kernel, mut user]: [FILETIME; 4] = unsafe { zeroed() };
     // SAFETY: the process is open; these are where the answers are to be put.
-    check(unsafe {
-        GetProcessTimes(process, &raw mut begun, &raw mut ended, &raw mut kernel, &raw mut user)
-    })?;
+    check(unsafe { GetProcessTimes(process, &raw mut begun, &raw mut ended, &raw mut kernel, &raw mut user) })?;
     // In steps of 100 ns (FILETIME).
     let steps = |time: FILETIME| u64::from(time.dwHighDateTime) << 32 | u64::from(time.dwLowDateTime);
     Ok(Duration::from_nanos((steps(kernel) + steps(user)).saturating_mul(100)))

@@ -10,7 +10,6 @@ use tokio::task::JoinSet;
 use crate::bench::actor::{Actor, all_ready, hear_all, tell_all};
 use crate::bench::args::Idle;
 use crate::bench::clock::{processor_time, sleep_until};
-use crate::system::clock::now;
 use crate::bench::figures::Figures;
 use crate::bench::meter::{Cues, say};
 use crate::bench::part::Part;
@@ -20,6 +19,7 @@ use crate::bench::venue::Venue;
 use crate::failure::Failure;
 use crate::output::{self, bytes, grouped};
 use crate::stage::Stage;
+use crate::system::clock::now;
 use crate::system::process;
 
 /// Instances of one process, which needs two file descriptors for each, and is allowed thousands.

@@ -11,10 +11,10 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::system::clock::now;
 use crate::bench::latencies::Summary;
 use crate::failure::Failure;
 use crate::output;
+use crate::system::clock::now;
 
 /// How long publishers go on after the end of what is counted, so that all see it end at full speed.
 const AFTERWARDS: Duration = Duration::from_millis(50);

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pipebus_client::{Client, Delivery, Error, Publisher, Subscription};
 
-use crate::system::clock::{Timer, now};
 use crate::bench::latencies::Latencies;
 use crate::bench::meter::{Account, Cues, Meter, Schedule, Tally, say};
 use crate::bench::pace::{due, interval, stamp, stamp_of};
 use crate::bench::subscriber::until_all_came;
 use crate::failure::Failure;
+use crate::system::clock::{Timer, now};
 
 pub(super) async fn publisher(client: &Client, topic: &str, size: usize, rate: u32) -> Result<(), Failure> {
     let publisher = client.publisher(topic)?;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::bench::actor::{Actor, hear_all, tell_all};
 use crate::bench::clock::{processor_time, sleep_until};
-use crate::system::clock::now;
 use crate::bench::figures::{Cores, Figures};
 use crate::bench::meter::{Account, Schedule};
 use crate::failure::Failure;
+use crate::system::clock::now;
 
 /// Who takes part in a round. All are ready.
 #[derive(Debug)]

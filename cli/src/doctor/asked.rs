@@ -69,10 +69,6 @@ impl Asked {
         };
         (self.publish, self.subscribe) = (may(client, me, "publish").await, may(client, me, "subscribe").await);
     }
-
-    pub(crate) fn is_connected(&self) -> bool {
-        matches!(self.contact, Contact::Connected { .. })
-    }
 }
 
 fn answer<T: DeserializeOwned>(answered: pipebus_client::Result<pipebus_client::Message>) -> Answer<T> {

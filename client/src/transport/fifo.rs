@@ -59,7 +59,7 @@ impl Drop for Names {
 
 impl Attempt {
     /// Makes the FIFOs with `hello` waiting in one of them.
-    pub(crate) fn prepare(place: &Place, hello: &[u8]) -> Result<Attempt> {
+    pub(crate) async fn prepare(place: &Place, hello: &[u8]) -> Result<Attempt> {
         check_directory(place)?;
         let door = open_door(place)?;
         let mut id = KnockId([0; 16]);

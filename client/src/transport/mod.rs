@@ -2,6 +2,8 @@
 
 #[cfg(unix)]
 mod fifo;
+#[cfg(windows)]
+mod named_pipe;
 #[cfg(unix)]
 mod splice;
 
@@ -9,6 +11,10 @@ mod splice;
 pub use fifo::surroundings;
 #[cfg(unix)]
 pub(crate) use fifo::{Attempt, Door, Reader, Writer, grow};
+#[cfg(windows)]
+pub use named_pipe::surroundings;
+#[cfg(windows)]
+pub(crate) use named_pipe::{Attempt, Door, Reader, Writer, grow, lend};
 #[cfg(unix)]
 pub(crate) use splice::lend;
 #[cfg(all(test, unix))]

@@ -12,7 +12,7 @@ use crate::broker::Broker;
 use crate::core::bus::{Instance, Subscription};
 use crate::drain;
 use crate::outbox::Outbox;
-use crate::process;
+use crate::service;
 use crate::totals::Totals;
 
 /// How many topics are held against patterns for one answer: some tens of milliseconds.
@@ -36,7 +36,7 @@ pub(super) fn status(broker: &Broker) -> Status {
         bytes_out: passed.bytes_out.read(),
         dropped: dropped.read(),
         queued_bytes,
-        memory_bytes: process::resident_bytes(),
+        memory_bytes: service::resident_bytes(),
         limits_reached: broker.reviewed.reached().map(|(limit, times)| (limit.key().to_owned(), times)).collect(),
         monitors,
         draining: drain::state(broker, &bus),

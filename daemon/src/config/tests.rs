@@ -8,7 +8,7 @@ fn load(file: Option<&str>, environment: &[(&str, &str)], settings: &[(&str, &st
     }
     let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
     let sources =
-        Sources { system: None, file: file.map(|_| path), environment: own(environment), settings: own(settings) };
+        Sources { file: file.map(|_| path), environment: own(environment), settings: own(settings), ..Sources::none() };
     Config::load(&sources).map_err(|error| error.to_string())
 }
 

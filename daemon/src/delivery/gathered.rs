@@ -131,5 +131,5 @@ impl Gathered {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;

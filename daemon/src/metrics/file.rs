@@ -3,21 +3,18 @@
 //! Whoever reads it finds all of one moment, never a part. It is removed when the broker ends, since what it says would
 //! be taken for true: without it, the metrics are gone, as they should be.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pipebus_proto::admin::MetricsFormat;
-use rustix::fs::{Mode, fchmod};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use crate::broker::Broker;
-
-/// Everybody may read it: node_exporter is another user.
-const MODE: u32 = 0o644;
+use crate::service::create_for_everyone;
 
 /// How long the end waits for what is being written: a broker does not hang because a disk does.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -101,10 +98,7 @@ impl MetricsFile {
     fn write_temporary(&self, text: &[u8]) -> io::Result<()> {
         // What a killed broker has left.
         let _ = fs::remove_file(&self.temporary);
-        // New, so that it is not written through a link that somebody else has put there.
-        let mut file = File::create_new(&self.temporary)?;
-        fchmod(&file, Mode::from_raw_mode(MODE))?;
-        file.write_all(text)
+        create_for_everyone(&self.temporary)?.write_all(text)
     }
 
     /// Removes it, once nothing is being written; what takes too long does not appear any more.

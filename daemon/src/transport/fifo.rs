@@ -34,14 +34,13 @@ use tracing::{debug, info, warn};
 pub(crate) use self::accounts::{group_named, groups_of, user_named};
 use self::directory::{BusDirectory, failed};
 use self::sweep::Sweep;
-pub(crate) use self::watch::Closed;
 use self::watch::Watch;
-use super::{Access, Arrived, BindError};
+use super::{Access, Arrived, BindError, Closed};
 use crate::config::DoorSection;
 use crate::core::policy::Peer;
 use crate::core::refused::Refused;
 use crate::counters::Tally;
-use crate::episode::{self, Episode};
+use crate::episode::Episode;
 
 /// How much is read from the door at once; as much as the kernel keeps in a FIFO by default.
 const DOOR_BYTES: usize = 64 * 1024;
@@ -184,14 +183,14 @@ impl Listener {
     /// as systemd, holds for this broker: clients knock on it while no broker runs, too, so what they need stays.
     pub(crate) fn bind(
         place: &Place,
-        access: &Access,
-        group: &str,
+        settings: &DoorSection,
         inherited: Option<Inherited>,
     ) -> Result<Listener, BindError> {
-        let mut directory = BusDirectory::take(place, access)?;
+        check_door(settings)?;
+        let mut directory = BusDirectory::take(place, &settings.access)?;
         let door = match inherited {
             Some(fd) => directory.inherit_door(fd)?,
-            None => directory.make_door(access, group)?,
+            None => directory.make_door(&settings.access, &settings.group)?,
         };
         let door = pipe::Receiver::from_owned_fd(door).map_err(failed("listen on", &place.door()))?;
         let mut sweep = Sweep::new(place.instances());
@@ -203,7 +202,7 @@ impl Listener {
             knocks: VecDeque::new(),
             spare: VecDeque::new(),
             sweep,
-            watch: Watch::new(access.clone(), group.to_owned()),
+            watch: Watch::new(settings.clone()),
             told: Told::default(),
             tally: Arc::default(),
             directory,
@@ -246,7 +245,6 @@ impl Listener {
                 () = tokio::time::sleep_until(self.watch.next()) => continue,
                 () = tokio::time::sleep_until(self.sweep.due()) => {
                     self.sweep.take_turn();
-                    episode::tell_rest();
                     continue;
                 }
             }
@@ -448,16 +446,30 @@ pub(crate) fn surroundings() -> Surroundings {
     }
 }
 
-/// Whether the group that the door is to be for is one.
+/// What root is here.
+pub(crate) fn root() -> Identity {
+    Identity::Unix { uid: 0 }
+}
+
+/// Whether there can be such a door.
 ///
 /// # Errors
-/// There is no such group.
-pub fn check_group(door: &DoorSection) -> Result<(), BindError> {
+/// There is no such group, or what is asked for is for pipes of Windows.
+pub fn check_door(door: &DoorSection) -> Result<(), BindError> {
+    if !door.security.is_empty() {
+        return Err(BindError::Elsewhere("door.security"));
+    }
+    if door.remote {
+        return Err(BindError::Elsewhere("door.remote"));
+    }
     if door.access == Access::Group {
         directory::group_id(&door.group)?;
     }
     Ok(())
 }
+
+/// The broker has written its last to a client. What is in a FIFO stays there for who reads it, so this is all.
+pub(crate) async fn part(_: &mut Reader) {}
 
 /// Allows this process as many open files as the system lets it: two for each instance. Returns how many that is.
 pub fn raise_open_files() -> Option<u64> {

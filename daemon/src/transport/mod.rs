@@ -5,14 +5,21 @@
 
 #[cfg(unix)]
 mod fifo;
+#[cfg(windows)]
+mod named_pipe;
+
 #[cfg(unix)]
-pub(crate) use fifo::{
-    Closed, Listener, Reader, Writer, group_named, groups_of, own_identity, surroundings, try_read, try_write,
+use fifo as chosen;
+#[cfg(windows)]
+use named_pipe as chosen;
+
+pub use self::chosen::{Inherited, check_door, inherited_door, raise_open_files};
+pub(crate) use self::chosen::{
+    Listener, Reader, Writer, group_named, groups_of, own_identity, part, root, surroundings, try_read, try_write,
     user_named,
 };
-#[cfg(unix)]
-pub use fifo::{Inherited, check_group, inherited_door, raise_open_files};
 
+use std::io;
 use std::path::PathBuf;
 
 use pipebus_proto::place::AddressError;
@@ -40,6 +47,17 @@ pub enum Access {
     Everyone,
 }
 
+/// Why no client arrives.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Closed {
+    /// The door fails, perhaps for a moment.
+    #[error(transparent)]
+    Door(#[from] io::Error),
+    /// Nobody can come any more.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+}
+
 /// Why the broker can't listen.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -52,6 +70,33 @@ pub enum BindError {
         /// Its process id, as it wrote it.
         holder: String,
     },
+    /// Somebody has a pipe of this name.
+    #[error("the pipe {} is served by {holder} already; stop that, or name another bus", path.display())]
+    Served {
+        /// Its name.
+        path: PathBuf,
+        /// Who, as far as the system tells.
+        holder: String,
+    },
+    /// What should be the name of a pipe of Windows is none.
+    #[error(r"{} is no pipe's name on this machine; say \\.\pipe\NAME, with at most 256 characters in all", path.display())]
+    NoPipe {
+        /// What.
+        path: PathBuf,
+    },
+    /// The security descriptor that pipes are to have is none.
+    #[error(
+        "door.security: {text:?} is no security descriptor that Windows knows: {why}; say, for example, D:P(A;;GA;;;SY)(A;;GA;;;OW)"
+    )]
+    Security {
+        /// What was written.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A setting that makes no sense on this system.
+    #[error("{0} is for another operating system; take it out of the configuration")]
+    Elsewhere(&'static str),
     /// Something that is no FIFO is where the door should be.
     #[error("{} is not a FIFO; remove it, or name another bus", path.display())]
     NotFifo {
@@ -78,7 +123,7 @@ pub enum BindError {
         /// With what.
         path: PathBuf,
         /// What it said.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 

@@ -11,10 +11,10 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::bench::clock::sleep_until;
-use crate::system::clock::now;
 use crate::bench::meter::{Cues, say};
 use crate::bench::soak::dice::Dice;
 use crate::failure::Failure;
+use crate::system::clock::now;
 
 /// Clients of one process at a time.
 const LIVES: usize = 8;

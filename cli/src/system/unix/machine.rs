@@ -9,7 +9,8 @@ pub(crate) const NAME_COMMAND: &[&str] =
     &["sh", "-c", r#"echo "$(uname -n) runs $(uname -s) and tells user $PIPEBUS_UID, who asked""#];
 
 /// How to do by hand what the demo has shown.
-pub(crate) const BY_HAND: &str = "  pipebusd                                                            the broker of your session
+pub(crate) const BY_HAND: &str =
+    "  pipebusd                                                            the broker of your session
   pipebus sub 'machine/**'                                            one who listens
   while sleep 1; do cat /proc/loadavg; done | pipebus pub machine/load --lines
   pipebus reply host/name -- uname -n                                 one who answers

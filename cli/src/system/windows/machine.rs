@@ -9,7 +9,8 @@ pub(crate) const NAME_COMMAND: &[&str] =
     &["cmd", "/c", "echo %COMPUTERNAME% runs %OS% and tells user %PIPEBUS_SID%, who asked"];
 
 /// How to do by hand what the demo has shown.
-pub(crate) const BY_HAND: &str = "  pipebusd                                                            the broker of your session
+pub(crate) const BY_HAND: &str =
+    "  pipebusd                                                            the broker of your session
   pipebus sub 'machine/**'                                            one who listens
   while (1) { Get-Date; sleep 1 } | pipebus pub machine/time --lines
   pipebus reply host/name -- hostname                                 one who answers
@@ -40,17 +41,17 @@ impl Reading {
 
     /// The reading now, on one line; where the system does not tell, that it does not.
     pub(crate) fn take(self) -> String {
-        let taken = match self {
-            Reading::Load => machine::load().map(|load| {
-                let (processes, threads) = (u64::from(load.processes), u64::from(load.threads));
-                format!("{} processes, {} threads", grouped(processes), grouped(threads))
-            }),
-            Reading::Memory => machine::load()
-                .map(|load| format!("{} of {}", mebibytes(load.free_bytes), mebibytes(load.all_bytes))),
-            Reading::Disk => {
-                machine::disk(DISK).map(|(free, all)| format!("{} of {} on {DISK}", mebibytes(free), mebibytes(all)))
-            }
-        };
+        let taken =
+            match self {
+                Reading::Load => machine::load().map(|load| {
+                    let (processes, threads) = (u64::from(load.processes), u64::from(load.threads));
+                    format!("{} processes, {} threads", grouped(processes), grouped(threads))
+                }),
+                Reading::Memory => machine::load()
+                    .map(|load| format!("{} of {}", mebibytes(load.free_bytes), mebibytes(load.all_bytes))),
+                Reading::Disk => machine::disk(DISK)
+                    .map(|(free, all)| format!("{} of {} on {DISK}", mebibytes(free), mebibytes(all))),
+            };
         taken.unwrap_or_else(|_| "this system does not tell".to_owned())
     }
 }

@@ -12,8 +12,6 @@ use serde::{Deserialize, Serialize};
 use crate::bench::actor::{Actor, hear_all, tell_all};
 use crate::bench::args::Ipc;
 use crate::bench::figures::Figures;
-use crate::transport::fifo::ipc::means::Means;
-use crate::transport::fifo::ipc::report::{Cell, Report};
 use crate::bench::meter::{Account, Schedule};
 use crate::bench::part;
 use crate::bench::play::Cast;
@@ -21,6 +19,8 @@ use crate::bench::progress::Progress;
 use crate::failure::Failure;
 use crate::output;
 use crate::stage::Stage;
+use crate::transport::fifo::ipc::means::Means;
+use crate::transport::fifo::ipc::report::{Cell, Report};
 use crate::transport::fifo::temporary::scratch;
 
 /// Of the messages: what fits a pipe's page, what fills a pipe, and more.

@@ -21,8 +21,8 @@ use crate::args::inspect::Scan;
 use crate::failure::Failure;
 use crate::format::push_object;
 use crate::output::{self, complain};
-use crate::transport::fifo::processes::Process;
 use crate::system::terminal;
+use crate::transport::fifo::processes::Process;
 
 /// `named` is the bus of `--bus`, if it was on the command line; `usual` what is meant otherwise.
 pub(crate) async fn run(usual: &Address, named: Option<&Address>, arguments: &Scan) -> Result<(), Failure> {

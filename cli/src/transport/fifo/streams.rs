@@ -2,9 +2,9 @@
 
 use std::io::{self, Read, Write};
 
-use crate::system::clock::now;
 use crate::bench::latencies::Latencies;
 use crate::bench::meter::{Meter, Schedule};
+use crate::system::clock::now;
 
 /// As much as the bus's programs read at once, or more.
 pub(crate) const BUFFER_BYTES: usize = 256 * 1024;

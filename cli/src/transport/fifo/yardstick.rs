@@ -20,11 +20,11 @@ use crate::bench::actor::{Actor, all_ready};
 use crate::bench::args::{Feed, Relay};
 use crate::bench::part;
 use crate::bench::play::Cast;
-use crate::transport::fifo::yardstick::pipes::make_fifo;
-use crate::transport::fifo::yardstick::relay::Group;
 use crate::failure::Failure;
 use crate::stage::Stage;
 use crate::transport::fifo::temporary::scratch;
+use crate::transport::fifo::yardstick::pipes::make_fifo;
+use crate::transport::fifo::yardstick::relay::Group;
 
 /// What a process of a yardstick does.
 #[derive(Clone, Debug, Serialize, Deserialize)]

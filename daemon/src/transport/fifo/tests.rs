@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::Config;
 use pipebus_proto::knock::KnockId;
 use rustix::fs::CWD;
 use std::fs;
@@ -15,7 +16,7 @@ fn held_bus(root: &Path) -> (Place, OwnedFd) {
 }
 
 fn bind(place: &Place, door: &OwnedFd) -> Result<Listener, BindError> {
-    Listener::bind(place, &Access::Owner, "", Some(door.try_clone().unwrap()))
+    Listener::bind(place, &Config::default().door, Some(door.try_clone().unwrap()))
 }
 
 /// What a client does before it waits. Its ends must live until the broker has opened the others.

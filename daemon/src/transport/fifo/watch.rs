@@ -4,7 +4,6 @@
 //! more. So the names are looked at now and then. Looking works for all that can happen, be it to a directory far above
 //! or a file system that is mounted over it, which notifications (inotify) do not tell of.
 
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +11,8 @@ use rustix::fd::OwnedFd;
 use tracing::{info, warn};
 
 use super::directory::{BusDirectory, failed, is_named};
-use crate::transport::{Access, BindError, Lost};
+use crate::config::DoorSection;
+use crate::transport::{BindError, Lost};
 
 /// How often the bus's directory is looked at.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -20,16 +20,15 @@ pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Looks whether the bus is still where it was, and puts right what this broker can.
 #[derive(Debug)]
 pub(super) struct Watch {
-    access: Access,
-    group: String,
+    door: DoorSection,
     next: tokio::time::Instant,
     /// Whether it was said that something can't be looked at or made anew.
     complained: bool,
 }
 
 impl Watch {
-    pub(super) fn new(access: Access, group: String) -> Watch {
-        Watch { access, group, next: tokio::time::Instant::now() + LOOK_INTERVAL, complained: false }
+    pub(super) fn new(door: DoorSection) -> Watch {
+        Watch { door, next: tokio::time::Instant::now() + LOOK_INTERVAL, complained: false }
     }
 
     /// When to look next.
@@ -78,7 +77,7 @@ impl Watch {
         match &directory.ours.door {
             Some(door) if !is_there(door, &place.door())? => {
                 only_if_own(directory, &place.door())?;
-                let door = directory.make_door(&self.access, &self.group)?;
+                let door = directory.make_door(&self.door.access, &self.door.group)?;
                 warn!(path = %place.door().display(), "was removed, and is made anew");
                 Ok(Some(door))
             }
@@ -100,15 +99,4 @@ impl From<BindError> for Lost {
     fn from(error: BindError) -> Lost {
         Lost::Removed(error)
     }
-}
-
-/// Why no client arrives.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Closed {
-    /// Reading the door fails.
-    #[error(transparent)]
-    Door(#[from] io::Error),
-    /// Nobody can knock any more.
-    #[error(transparent)]
-    Lost(#[from] Lost),
 }

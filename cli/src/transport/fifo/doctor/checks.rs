@@ -6,9 +6,11 @@ mod files;
 mod resources;
 mod systemd;
 
+use std::path::Path;
+
 use super::facts::Facts;
 use crate::doctor::checks::{contact, work};
-use crate::doctor::finding::Finding;
+use crate::doctor::finding::{Finding, quoted};
 
 /// All checks, in the order in which a client needs what they judge.
 const CHECKS: [fn(&Facts) -> Option<Finding>; 23] = [
@@ -36,6 +38,11 @@ const CHECKS: [fn(&Facts) -> Option<Finding>; 23] = [
     work::limits,
     work::rights,
 ];
+
+/// A path, for a shell.
+fn quoted_path(path: &Path) -> String {
+    quoted(&path.display().to_string())
+}
 
 /// What they say.
 pub(crate) fn all(facts: &Facts) -> Vec<Finding> {

@@ -11,6 +11,7 @@ use pipebus_proto::place::Address;
 use super::facts::{Facts, Manager};
 use crate::apart::apart;
 use crate::doctor::asked::Asked;
+use crate::doctor::facts::Contact;
 use crate::failure::Failure;
 
 /// How long the file system of the bus may take.
@@ -34,8 +35,11 @@ pub(crate) async fn facts(bus: &Address) -> Result<Facts, Failure> {
     let me = local::me();
     let asked = Asked::of(bus, &me.uid.to_string()).await;
     // Who has been started by the knock is there only now.
-    let survey =
-        if local.survey.holder.is_none() && asked.is_connected() { local::survey_again(&place) } else { local.survey };
+    let survey = if local.survey.holder.is_none() && matches!(asked.contact, Contact::Connected { .. }) {
+        local::survey_again(&place)
+    } else {
+        local.survey
+    };
     let process = local::process(&survey, &asked.status);
     let configuration = programs::configuration(is_system, process.as_ref().map(|process| process.pid)).await;
     Ok(Facts {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::transport::fifo::ipc::means::{FarEnd, Means};
 use crate::bench::meter::{Account, Cues, Meter, Schedule, Tally, say};
-use crate::transport::fifo::streams::{answer, drain, take_trips};
 use crate::failure::Failure;
+use crate::transport::fifo::ipc::means::{FarEnd, Means};
+use crate::transport::fifo::streams::{answer, drain, take_trips};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::system::clock::now;
 use crate::bench::meter::{Account, Cues, Meter, Schedule, Tally, say};
-use crate::transport::fifo::streams::drain;
 use crate::failure::Failure;
+use crate::system::clock::now;
+use crate::transport::fifo::streams::drain;
 
 /// Where temporary files are, there may be little room, and it may be memory.
 const FILE_BYTES_MAX: u64 = 256 << 20;

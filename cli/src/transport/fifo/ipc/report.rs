@@ -5,11 +5,11 @@ use std::io::{self, IsTerminal};
 use clap::builder::styling::AnsiColor;
 use serde::Serialize;
 
-use crate::transport::fifo::ipc::means::Means;
 use crate::bench::report::print_json;
 use crate::failure::Failure;
 use crate::output::{self, is_coloured, style};
 use crate::table::{finish, table};
+use crate::transport::fifo::ipc::means::Means;
 
 /// The longest bar, in columns.
 const BAR_COLUMNS: usize = 40;

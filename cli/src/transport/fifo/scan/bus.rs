@@ -95,11 +95,8 @@ fn real_path(directory: &Path) -> PathBuf {
 
 /// Asks a broker how it is.
 fn ask(place: &Place) -> Result<Status, Error> {
-    let system = |source| Error::System {
-        doing: "ask",
-        path: place.path().to_owned(),
-        source: std::sync::Arc::new(source),
-    };
+    let system =
+        |source| Error::System { doing: "ask", path: place.path().to_owned(), source: std::sync::Arc::new(source) };
     let address = place.path().to_str().ok_or_else(|| system(std::io::ErrorKind::InvalidFilename.into()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system)?;
     runtime.block_on(async {

@@ -192,8 +192,7 @@ mod tests {
         places.add(candidate(bus.clone(), false, None));
         places.add(candidate(link.join("bus"), true, Some(7)));
         places.add(candidate(root.path().join("other"), false, None));
-        let all: Vec<_> =
-            places.candidates.iter().map(|one| (one.place.path(), one.is_named, one.broker)).collect();
+        let all: Vec<_> = places.candidates.iter().map(|one| (one.place.path(), one.is_named, one.broker)).collect();
         assert_eq!(all, [(&*bus, true, Some(7)), (&*root.path().join("other"), false, None)]);
     }
 

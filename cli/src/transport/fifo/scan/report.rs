@@ -10,8 +10,8 @@ use super::bus::Bus;
 use super::content::Unknown;
 use super::fifos::{Fifo, Found, Holder, Name};
 use super::state::State;
-use crate::transport::fifo::entrance::{admitted, group_name, user_name};
 use crate::format::base64;
+use crate::transport::fifo::entrance::{admitted, group_name, user_name};
 use crate::transport::fifo::processes::Facts;
 
 /// All of it.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench::args::Feed;
 use crate::bench::meter::{Account, Cues, Meter, Schedule, Tally, say};
-use crate::transport::fifo::yardstick::pipes::open_writer;
 use crate::failure::Failure;
+use crate::transport::fifo::yardstick::pipes::open_writer;
 
 /// Messages are written in batches of at most so many bytes, if not one is larger: as the bus's clients do.
 const BATCH_BYTES: usize = 64 * 1024;

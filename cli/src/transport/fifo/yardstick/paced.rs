@@ -8,13 +8,13 @@ use std::sync::Arc;
 use pipebus_proto::frame::HEAD_BYTES;
 use serde::{Deserialize, Serialize};
 
-use crate::system::clock::{BlockingTimer, now};
 use crate::bench::latencies::Latencies;
 use crate::bench::meter::{Account, Cues, Meter, Schedule, Tally, say};
 use crate::bench::pace::{due, interval, stamp, stamp_of};
+use crate::failure::Failure;
+use crate::system::clock::{BlockingTimer, now};
 use crate::transport::fifo::streams::BUFFER_BYTES;
 use crate::transport::fifo::yardstick::pipes::{open_reader, open_writer};
-use crate::failure::Failure;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {

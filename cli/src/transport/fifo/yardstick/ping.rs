@@ -7,9 +7,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::bench::meter::{Account, Cues, Meter, Schedule, Tally, say};
+use crate::failure::Failure;
 use crate::transport::fifo::streams::{answer, take_trips};
 use crate::transport::fifo::yardstick::pipes::{open_reader, open_writer};
-use crate::failure::Failure;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {

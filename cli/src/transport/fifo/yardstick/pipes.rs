@@ -7,8 +7,8 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::fcntl_setpipe_size;
 
-use crate::transport::fifo::yardstick::failed;
 use crate::failure::Failure;
+use crate::transport::fifo::yardstick::failed;
 
 /// As large as any user may make a pipe.
 pub(super) const PIPE_BYTES: usize = 1 << 20;

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench::args::Relay;
 use crate::bench::meter::Cues;
+use crate::failure::Failure;
 use crate::transport::fifo::streams::BUFFER_BYTES;
 use crate::transport::fifo::yardstick::pipes::{PIPE_BYTES, enlarge, open_reader, open_writer};
-use crate::failure::Failure;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {

@@ -128,7 +128,8 @@ mod tests {
 
     fn bus() -> BusReport {
         let access =
-            Access::of(&Descriptor::parse(&format!("O:{ANN}D:P(A;;GA;;;{ANN})(A;;0x12019b;;;{BOB})")).unwrap()).unwrap();
+            Access::of(&Descriptor::parse(&format!("O:{ANN}D:P(A;;GA;;;{ANN})(A;;0x12019b;;;{BOB})")).unwrap())
+                .unwrap();
         BusReport {
             address: "system".into(),
             path: r"\\.\pipe\pipebus".into(),

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use super::quoted_path;
 use crate::doctor::facts::Contact;
-use crate::doctor::finding::{Finding, quoted_path};
+use crate::doctor::finding::Finding;
 use crate::transport::fifo::doctor::facts::{Configuration, Facts};
 use crate::transport::fifo::survey::Entry;
 

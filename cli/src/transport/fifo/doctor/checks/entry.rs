@@ -1,6 +1,7 @@
 //! Whether the door lets this user in.
 
-use crate::doctor::finding::{Finding, quoted, quoted_path};
+use super::quoted_path;
+use crate::doctor::finding::{Finding, quoted};
 use crate::transport::fifo::doctor::facts::Facts;
 use crate::transport::fifo::survey::Listening;
 

@@ -5,7 +5,8 @@ use std::path::Path;
 use pipebus_proto::trust::Distrust;
 use rustix::fs::FileType;
 
-use crate::doctor::finding::{Finding, counted, quoted_path};
+use super::quoted_path;
+use crate::doctor::finding::{Finding, counted};
 use crate::transport::fifo::doctor::facts::Facts;
 use crate::transport::fifo::entrance::keeps_out;
 use crate::transport::fifo::survey::Entry;

@@ -64,7 +64,9 @@ fn leftovers(place: &Place) -> Option<Leftovers> {
 }
 
 pub(super) fn names(survey: &Survey) -> Names {
-    let owner = |entry: &crate::transport::fifo::survey::Entry| entry.facts().map(|facts| user_name(facts.uid)).unwrap_or_default();
+    let owner = |entry: &crate::transport::fifo::survey::Entry| {
+        entry.facts().map(|facts| user_name(facts.uid)).unwrap_or_default()
+    };
     Names {
         directory_owner: owner(&survey.directory),
         door_owner: owner(&survey.door),
@@ -98,7 +100,9 @@ pub(super) fn process(survey: &Survey, status: &Answer<Status>) -> Option<Broker
     if survey.holder.is_none() && process.command() != BROKER {
         return None;
     }
-    let count = |open: crate::transport::fifo::processes::Descriptors| open.numbers().ok().map(|numbers| numbers.count() as u64);
+    let count = |open: crate::transport::fifo::processes::Descriptors| {
+        open.numbers().ok().map(|numbers| numbers.count() as u64)
+    };
     Some(BrokerProcess {
         pid: process.pid,
         user: process.uid().map(user_name)?,

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
+use crate::stage::find_pipebusd;
 use crate::transport::fifo::doctor::facts::{Configuration, Manager, Unit};
 use crate::transport::fifo::processes::Process;
-use crate::stage::find_pipebusd;
 use crate::transport::fifo::survey::BROKER;
 
 /// How long a program may take.

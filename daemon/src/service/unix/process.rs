@@ -1,4 +1,4 @@
-//! Process: what the system says of this process, where it says so.
+//! What the system says of this process, where it says so.
 
 use std::fs;
 use std::time::Duration;

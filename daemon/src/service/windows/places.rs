@@ -1,0 +1,136 @@
+//! Where the machine's configuration and the service's log are, and that only those who may write there whom the broker
+//! can trust: under `%ProgramData%` any user may make directories.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use pipebus_windows::account::{self, ADMINISTRATORS, SYSTEM};
+use pipebus_windows::descriptor::{Descriptor, Entry};
+use pipebus_windows::directory::{self, Opened};
+
+/// Those who may do everything in the directory, and the users, who may read it.
+const LIST_OF_CONFIGURATION: &str = "D:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;0x1200a9;;;BU)";
+
+/// Those who may do everything in the directory of logs, which tell who does what on the bus.
+const LIST_OF_LOGS: &str = "D:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)";
+
+/// What a service may do there, whatever its account: all but to say who else may.
+const MODIFY: &str = "0x1301bf";
+
+/// Windows itself, as far as it updates itself (`NT SERVICE\TrustedInstaller`).
+const TRUSTED_INSTALLER: &str = "S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464";
+
+/// In place of whoever will make something in a directory.
+const CREATOR: &str = "S-1-3-0";
+
+/// To make files and directories in a directory, to remove what is in it or itself, and to say who may: FILE_ADD_FILE,
+/// FILE_ADD_SUBDIRECTORY, FILE_DELETE_CHILD, DELETE, WRITE_DAC, WRITE_OWNER, GENERIC_ALL and GENERIC_WRITE.
+const CHANGE: u32 = 0x2 | 0x4 | 0x40 | 0x1_0000 | 0x4_0000 | 0x8_0000 | 0x1000_0000 | 0x4000_0000;
+
+/// Where the machine's configuration is.
+pub(crate) fn system_directory() -> PathBuf {
+    let data = std::env::var_os("ProgramData").map_or_else(|| PathBuf::from(r"C:\ProgramData"), PathBuf::from);
+    data.join("pipebus")
+}
+
+/// Where a service logs to that is not told otherwise.
+pub(super) fn log_file() -> PathBuf {
+    log_directory().join("pipebusd.log")
+}
+
+fn log_directory() -> PathBuf {
+    system_directory().join("log")
+}
+
+/// Makes sure that only those may change what is in a directory whose configuration the broker may obey. One that is not
+/// there is fine.
+pub(crate) fn check_trusted(directory: &Path) -> io::Result<()> {
+    let opened = match Opened::new(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let distrust = |why: String| io::Error::new(io::ErrorKind::PermissionDenied, why);
+    if opened.is_link {
+        return Err(distrust("it leads elsewhere; make it a directory, as `pipebusd service install` does".to_owned()));
+    }
+    let descriptor = opened.descriptor()?;
+    let own = account::own()?.sid;
+    let stranger = stranger(descriptor.owner()?.as_deref(), descriptor.entries()?.as_deref(), &own);
+    let Some(stranger) = stranger else { return Ok(()) };
+    let who = account::name_of(&stranger);
+    Err(distrust(format!(
+        "{who} may change what is in it, so that it can't be trusted; look at what is there, remove it, and let \
+         `pipebusd service install` make it"
+    )))
+}
+
+/// Somebody who may change what is in a directory, besides those who administer the machine and whoever asks.
+fn stranger(owner: Option<&str>, entries: Option<&[Entry]>, own: &str) -> Option<String> {
+    let is_trusted = |sid: &str| [SYSTEM, ADMINISTRATORS, TRUSTED_INSTALLER, own].contains(&sid);
+    if let Some(owner) = owner.filter(|owner| !is_trusted(owner)) {
+        return Some(owner.to_owned());
+    }
+    // Without a list everybody may do everything.
+    let Some(entries) = entries else { return Some("S-1-1-0".to_owned()) };
+    let allowed = entries.iter().filter(|entry| entry.allows && entry.rights & CHANGE != 0);
+    allowed.map(|entry| &entry.sid).find(|sid| !is_trusted(sid) && *sid != CREATOR).cloned()
+}
+
+/// Makes the directories, as far as they are not there, and lets the service's account write its log.
+pub(super) fn prepare(account: Option<&str>) -> io::Result<()> {
+    let of_configuration = Descriptor::parse(LIST_OF_CONFIGURATION)?;
+    make(&system_directory(), &of_configuration)?;
+    check_trusted(&system_directory())?;
+    let mut list = LIST_OF_LOGS.to_owned();
+    if let Some(account) = account.map(account::named).transpose()?.flatten() {
+        list.push_str(&format!("(A;OICI;{MODIFY};;;{})", account.sid));
+    }
+    let of_logs = Descriptor::parse(&list)?;
+    make(&log_directory(), &of_logs)?;
+    directory::protect(&log_directory(), &of_logs)
+}
+
+fn make(path: &Path, descriptor: &Descriptor) -> io::Result<()> {
+    match directory::create(path, descriptor) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map_err(|error| io::Error::new(error.kind(), format!("cannot make {}: {error}", path.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(descriptor: &str, expected: Option<&str>) {
+        let descriptor = Descriptor::parse(descriptor).unwrap();
+        let (owner, entries) = (descriptor.owner().unwrap(), descriptor.entries().unwrap());
+        let own = "S-1-5-21-1-2-3-1000";
+        assert_eq!(stranger(owner.as_deref(), entries.as_deref(), own).as_deref(), expected);
+    }
+
+    #[test]
+    fn whoever_may_change_a_directory_must_be_trusted() {
+        let (users, other) = ("S-1-5-32-545", "S-1-5-21-1-2-3-1001");
+        check(&format!("O:BA{LIST_OF_CONFIGURATION}"), None);
+        check(&format!("O:SY{LIST_OF_LOGS}"), None);
+        check("O:S-1-5-21-1-2-3-1000D:(A;OICI;FA;;;S-1-5-21-1-2-3-1000)", None);
+        check(&format!("O:{other}{LIST_OF_CONFIGURATION}"), Some(other));
+        check(&format!("O:BAD:(A;;FA;;;BA)(A;;FA;;;{other})"), Some(other));
+        check("O:BA", Some("S-1-1-0"));
+        // What a directory that is simply made under %ProgramData% inherits.
+        let inherited = "(A;OICIID;FA;;;SY)(A;OICIID;FA;;;BA)(A;OICIIOID;GA;;;CO)(A;OICIID;0x1200a9;;;BU)";
+        check(&format!("O:BAD:AI{inherited}"), None);
+        check(&format!("O:BAD:AI{inherited}(A;CIID;DCLCRPCR;;;BU)"), Some(users));
+    }
+
+    #[test]
+    fn what_is_not_there_is_no_danger_and_ones_own_is_trusted() {
+        let directory = tempfile::tempdir().unwrap();
+        check_trusted(&directory.path().join("nowhere")).unwrap();
+        let own = directory.path().join("own");
+        let list = format!("D:P(A;OICI;FA;;;{})", account::own().unwrap().sid);
+        directory::create(&own, &Descriptor::parse(&list).unwrap()).unwrap();
+        check_trusted(&own).unwrap();
+    }
+}
