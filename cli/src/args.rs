@@ -27,6 +27,7 @@ use self::shell::{Complete, Completions, Man};
 use crate::bench::args::{BENCH_EXAMPLES, Work};
 use crate::bench::part::Part;
 use crate::top::args::Top;
+use crate::transport::words::{BUS, DEMO_EXAMPLES, SCAN};
 
 /// Publish, subscribe, ask, and look at a message bus of this machine.
 ///
@@ -35,9 +36,8 @@ use crate::top::args::Top;
 #[derive(Debug, Parser)]
 #[command(name = "pipebus", version, after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Which bus: session, system, or a directory
     #[arg(long, global = true, env = "PIPEBUS_BUS", default_value = "session", value_name = "ADDRESS")]
-    #[arg(value_parser = address)]
+    #[arg(help = BUS, value_parser = address)]
     pub(crate) bus: Address,
     /// Whether the bus was named on the command line.
     #[arg(skip)]
@@ -118,7 +118,7 @@ pub(crate) enum Command {
     },
     /// Check a bus, and tell what is wrong and how to mend it
     Doctor(Doctor),
-    /// Find the buses of this machine, and all FIFOs that processes hold open
+    #[command(about = SCAN)]
     Scan(Scan),
     /// Show within seconds what a bus does, with a broker of its own
     #[command(after_help = DEMO_EXAMPLES)]
@@ -150,14 +150,6 @@ pub(crate) enum Command {
         command: Vec<OsString>,
     },
 }
-
-const DEMO_EXAMPLES: &str = "\
-Starts a pipebusd on a temporary directory, has programs publish, subscribe, ask and be too slow, \
-and removes all of it again. Needs pipebusd beside pipebus or in PATH.
-
-Examples:
-  pipebus demo
-  NO_COLOR=1 pipebus demo | less";
 
 #[derive(Debug, Args)]
 #[command(after_help = LOOK_EXAMPLES)]

@@ -2,27 +2,24 @@
 //!
 //! This file runs rounds and ends what was started. Each process of a round plays a [`part`]; [`play`] is one round.
 
-mod actor;
+pub(crate) mod actor;
 pub(crate) mod args;
-mod clock;
-mod figures;
+pub(crate) mod clock;
+pub(crate) mod figures;
 mod idle;
-mod ipc;
-mod latencies;
-mod meter;
-mod pace;
+pub(crate) mod latencies;
+pub(crate) mod meter;
+pub(crate) mod pace;
 mod paced;
 pub(crate) mod part;
 mod ping;
-mod play;
-mod progress;
+pub(crate) mod play;
+pub(crate) mod progress;
 mod publisher;
-mod report;
+pub(crate) mod report;
 mod soak;
-mod streams;
 mod subscriber;
 mod venue;
-mod yardstick;
 
 use pipebus_proto::place::Address;
 
@@ -34,10 +31,11 @@ use crate::bench::play::Cast;
 use crate::bench::progress::Progress;
 use crate::bench::report::Report;
 use crate::bench::venue::Venue;
-use crate::bench::yardstick::Yardstick;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::stage::Stage;
+use crate::transport::ipc;
+use crate::transport::yardstick::{self, Yardstick};
 
 /// Measures on this bus, or without one on a bus of its own.
 pub(crate) async fn run(bus: Option<&Address>, work: &Work) -> Result<(), Failure> {
@@ -115,6 +113,9 @@ async fn rounds(
     on_bus: impl AsyncFn() -> Result<Cast, Failure>,
     on_yardstick: impl AsyncFn(&Yardstick<'_>) -> Result<Cast, Failure>,
 ) -> Result<(Figures, Option<Figures>), Failure> {
+    if common.yardstick {
+        yardstick::check()?;
+    }
     let progress = Progress::new();
     let (mut of_bus, mut of_yardstick) = (Vec::new(), Vec::new());
     for round in 1..=common.rounds {

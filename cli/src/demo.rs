@@ -3,8 +3,6 @@
 //! All that takes part are processes such as anybody could start: `pipebusd`, and `pipebus` itself. How they are
 //! started and ended is in [`crate::stage`].
 
-mod readings;
-
 use std::time::Duration;
 
 use clap::builder::styling::AnsiColor;
@@ -15,12 +13,13 @@ use tokio::process::ChildStdout;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::demo::readings::Reading;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::look::ask;
 use crate::output::{grouped, is_coloured, style, write};
 use crate::stage::{Stage, within};
+use crate::system::machine::{BY_HAND, NAME_COMMAND, Reading};
+use crate::transport::words;
 
 /// The time between two readings of each publisher.
 const READING_INTERVAL: Duration = Duration::from_millis(700);
@@ -47,7 +46,7 @@ pub(crate) async fn run() -> Result<(), Failure> {
     };
     let ended = stage.clear().await;
     shown.and(ended)?;
-    say("The broker has ended, and its directory is gone.")
+    say(words::ALL_GONE)
 }
 
 async fn show(stage: &mut Stage) -> Result<(), Failure> {
@@ -115,13 +114,18 @@ async fn pass_on(mut output: Lines<BufReader<ChildStdout>>, mark: String, sender
 }
 
 async fn show_request(stage: &mut Stage, client: &Client) -> Result<(), Failure> {
-    let command = r#"echo "$(uname -n) runs $(uname -s) and tells user $PIPEBUS_UID, who asked""#;
     say("\nA program that answers requests, and one that asks:")?;
-    say(&format!("  pipebus reply host/name -- sh -c '{command}'"))?;
-    stage.start(&["reply", "host/name", "--", "sh", "-c", command])?;
+    say(&format!("  pipebus reply host/name -- {}", as_typed(NAME_COMMAND)))?;
+    stage.start(&[&["reply", "host/name", "--"], NAME_COMMAND].concat())?;
     wait_until_subscribed(client, "host/name").await?;
     let answer = stage.output_of(&["request", "host/name", "--format", "raw"]).await?;
     say(&format!("  pipebus request host/name\n\n  {}", answer.trim_end()))
+}
+
+/// With the last word in quotes.
+fn as_typed(command: &[&str]) -> String {
+    let Some((last, words)) = command.split_last() else { return String::new() };
+    format!("{} '{last}'", words.join(" "))
 }
 
 async fn show_slow_subscriber(stage: &mut Stage, client: &Client) -> Result<(), Failure> {
@@ -195,13 +199,6 @@ async fn show_status(stage: &mut Stage) -> Result<(), Failure> {
     }
     Ok(())
 }
-
-const BY_HAND: &str = "  pipebusd                                                            the broker of your session
-  pipebus sub 'machine/**'                                            one who listens
-  while sleep 1; do cat /proc/loadavg; done | pipebus pub machine/load --lines
-  pipebus reply host/name -- uname -n                                 one who answers
-  pipebus request host/name                                           one who asks
-  pipebus status; pipebus instances; pipebus topics                   what is going on";
 
 /// Waits until the broker knows a subscriber or server with this pattern: what is sent from then on reaches it.
 async fn wait_until_subscribed(client: &Client, pattern: &str) -> Result<(), Failure> {

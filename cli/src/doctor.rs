@@ -1,11 +1,12 @@
 //! `pipebus doctor`: what is wrong with a bus, and what mends it.
 //!
-//! First all facts are gathered, then each check judges by them.
+//! First all facts are gathered, then each check judges by them. What they are depends on the kind of pipe, so that most
+//! of it is the transport's.
 
-mod checks;
-mod facts;
-mod finding;
-mod gather;
+pub(crate) mod asked;
+pub(crate) mod checks;
+pub(crate) mod facts;
+pub(crate) mod finding;
 
 use pipebus_proto::place::Address;
 use serde::Serialize;
@@ -15,6 +16,7 @@ use crate::args::inspect::Doctor;
 use crate::failure::Failure;
 use crate::format::push_object;
 use crate::output;
+use crate::transport::doctor;
 
 /// In the form of its JSON.
 #[derive(Serialize)]
@@ -27,13 +29,13 @@ struct Report<'a> {
 }
 
 pub(crate) async fn run(bus: &Address, arguments: &Doctor) -> Result<(), Failure> {
-    let facts = gather::facts(bus).await?;
-    let findings = checks::all(&facts);
+    let facts = doctor::facts(bus).await?;
+    let findings = doctor::check(&facts);
     let count = |level| findings.iter().filter(|finding| finding.level == level).count();
     let (problems, warnings) = (count(Level::Problem), count(Level::Warning));
     let mut text = Vec::new();
     if arguments.json {
-        let path = facts.survey.place.path().display().to_string();
+        let path = facts.path().display().to_string();
         let report = Report { bus: bus.to_string(), path, problems, warnings, checks: &findings };
         push_object(&mut text, &report);
     } else {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use clap::builder::styling::Style;
-use pipebus_client::{Gap, GapCause, Message};
+use pipebus_client::{Gap, GapCause, Identity, Message, Sender};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 use serde_json::{Map, Value};
@@ -92,6 +92,7 @@ pub(crate) fn push_json(buffer: &mut Vec<u8>, message: &Message) {
         topic: message.topic().as_str(),
         sender: sender.id.0,
         uid: sender.uid(),
+        sid: sid_of(sender),
         name: &sender.name,
         sequence: message.sequence,
         payload_base64: if payload.is_err() { Some(base64(&message.payload)) } else { None },
@@ -102,11 +103,21 @@ pub(crate) fn push_json(buffer: &mut Vec<u8>, message: &Message) {
     push_object(buffer, &object);
 }
 
+/// Who has sent something, on Windows.
+pub(crate) fn sid_of(sender: &Sender) -> Option<&str> {
+    match &sender.identity {
+        Identity::Windows { sid } => Some(sid),
+        Identity::Unix { .. } => None,
+    }
+}
+
 #[derive(Serialize)]
 struct Object<'a> {
     topic: &'a str,
     sender: u32,
     uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sid: Option<&'a str>,
     name: &'a str,
     sequence: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -269,6 +280,7 @@ mod tests {
             topic: "a",
             sender: 1,
             uid: Some(0),
+            sid: None,
             name: "x",
             sequence: 7,
             payload: Some("p\n"),

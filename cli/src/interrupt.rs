@@ -1,33 +1,26 @@
-//! The wish of the user, or of the system, that a command end: SIGINT or SIGTERM.
+//! The wish of the user, or of the system, that a command end.
 
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::AbortHandle;
 
 use crate::failure::Failure;
+use crate::system::signal::EndSignals;
 
 /// How long a command that was asked to end may take before it is ended, wherever it hangs.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Listens from when it is made; nothing that comes later is missed.
-pub(crate) struct Interrupt {
-    interrupt: Signal,
-    terminate: Signal,
-}
+pub(crate) struct Interrupt(EndSignals);
 
 impl Interrupt {
     pub(crate) fn listen() -> Result<Interrupt, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::system("listen for signals", error));
-        Ok(Interrupt { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+        EndSignals::listen().map(Interrupt)
     }
 
     /// Cancel safe.
     pub(crate) async fn received(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
+        self.0.received().await;
     }
 }
 

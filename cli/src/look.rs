@@ -3,8 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use nix::unistd::{Uid, User};
-use pipebus_client::{Client, Identity, Message, Overflow};
+use pipebus_client::{Client, Message, Overflow};
 use pipebus_proto::admin::{
     self, Draining, InstanceStatus, Status, SubscriptionListed, SubscriptionStatus, TopicStatus, UserStatus,
 };
@@ -15,7 +14,9 @@ use crate::bus::visit;
 use crate::failure::Failure;
 use crate::format::{escape, escaped};
 use crate::output::{self, bytes, grouped, short, time};
-use crate::table::{finish, table, terminal_width};
+use crate::system::account::user_name;
+use crate::system::terminal;
+use crate::table::{finish, table};
 
 /// How long the broker may take to answer.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,22 +32,22 @@ pub(crate) async fn status(bus: &Address, arguments: &Look) -> Result<(), Failur
 }
 
 pub(crate) async fn instances(bus: &Address, arguments: &Look) -> Result<(), Failure> {
-    let show = |answer: &Message| Ok(instance_table(&answer.json::<Vec<InstanceStatus>>()?, terminal_width()));
+    let show = |answer: &Message| Ok(instance_table(&answer.json::<Vec<InstanceStatus>>()?, terminal::width()));
     look(bus, arguments, admin::INSTANCES, show).await
 }
 
 pub(crate) async fn subscriptions(bus: &Address, arguments: &Look) -> Result<(), Failure> {
-    let show = |answer: &Message| Ok(subscription_table(&answer.json::<Vec<SubscriptionListed>>()?, terminal_width()));
+    let show = |answer: &Message| Ok(subscription_table(&answer.json::<Vec<SubscriptionListed>>()?, terminal::width()));
     look(bus, arguments, admin::SUBSCRIPTIONS, show).await
 }
 
 pub(crate) async fn topics(bus: &Address, arguments: &Look) -> Result<(), Failure> {
-    let show = |answer: &Message| Ok(topic_table(&answer.json::<Vec<TopicStatus>>()?, terminal_width()));
+    let show = |answer: &Message| Ok(topic_table(&answer.json::<Vec<TopicStatus>>()?, terminal::width()));
     look(bus, arguments, admin::TOPICS, show).await
 }
 
 pub(crate) async fn users(bus: &Address, arguments: &Look) -> Result<(), Failure> {
-    let show = |answer: &Message| Ok(user_table(&answer.json::<Vec<UserStatus>>()?, terminal_width()));
+    let show = |answer: &Message| Ok(user_table(&answer.json::<Vec<UserStatus>>()?, terminal::width()));
     look(bus, arguments, admin::USERS, show).await
 }
 
@@ -116,7 +117,7 @@ fn instance_table(instances: &[InstanceStatus], width: Option<u16>) -> String {
         table.add_row([
             instance.id.to_string(),
             name(&instance.name),
-            user(&instance.identity),
+            user_name(&instance.identity),
             instance.pid.map_or(UNKNOWN.to_owned(), |pid| pid.to_string()),
             age(Duration::from_millis(instance.connected_ms)),
             short(instance.messages_in),
@@ -135,7 +136,7 @@ fn subscription_table(subscriptions: &[SubscriptionListed], width: Option<u16>) 
         table.add_row([
             listed.instance.to_string(),
             name(&listed.name),
-            user(&listed.identity),
+            user_name(&listed.identity),
             escaped(&listed.subscription.pattern),
             listed.topics.map_or(UNKNOWN.to_owned(), grouped),
             kind(&listed.subscription).to_owned(),
@@ -148,7 +149,7 @@ fn user_table(users: &[UserStatus], width: Option<u16>) -> String {
     let mut table = table(&["USER", "INSTANCES", "SUBSCRIPTIONS", "TOPICS", "QUEUED"], width);
     for of in users {
         table.add_row([
-            user(&of.identity),
+            user_name(&of.identity),
             grouped(of.instances),
             grouped(of.subscriptions),
             grouped(of.topics),
@@ -183,16 +184,6 @@ fn name(text: &str) -> String {
         None => escape(&mut escaped, text),
     }
     escaped
-}
-
-pub(crate) fn user(identity: &Identity) -> String {
-    match identity {
-        Identity::Unix { uid } => match User::from_uid(Uid::from_raw(*uid)) {
-            Ok(Some(user)) => user.name,
-            _ => uid.to_string(),
-        },
-        Identity::Windows { sid } => sid.clone(),
-    }
 }
 
 /// The largest unit of a time alone.
@@ -237,6 +228,7 @@ pub(crate) fn overflow_name(overflow: Overflow) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pipebus_client::Identity;
 
     fn instance() -> InstanceStatus {
         let subscription = |pattern: &str, overflow, serves| SubscriptionStatus {

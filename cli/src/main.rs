@@ -9,7 +9,6 @@ mod bus;
 mod complete;
 mod demo;
 mod doctor;
-mod entrance;
 mod failure;
 mod format;
 mod interrupt;
@@ -19,17 +18,15 @@ mod monitor;
 mod orders;
 mod output;
 mod policy;
-mod processes;
 mod publish;
 mod reply;
 mod request;
-mod scan;
 mod stage;
 mod subscribe;
-mod survey;
+mod system;
 mod table;
-mod tether;
 mod top;
+mod transport;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -61,7 +58,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         // Chooses its runtime itself, if it needs one.
         Command::BenchPart { part } => return bench::part::run(&arguments.bus, part),
-        Command::Tether { command } => return tether::run(command),
+        Command::Tether { command } => return system::child::tether(command),
         Command::Completions(arguments) => return complete::print_script(arguments),
         Command::Complete(arguments) => return complete::run(arguments),
         Command::Man(arguments) => return write_manual(&arguments.directory),
@@ -91,7 +88,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             Command::Drain(arguments) => orders::drain(bus, arguments).await,
             Command::Policy { question: Policy::Check(arguments) } => policy::check(bus, arguments).await,
             Command::Doctor(doctor) => doctor::run(bus, doctor).await,
-            Command::Scan(scan) => scan::run(bus, arguments.bus_flag(), scan).await,
+            Command::Scan(scan) => transport::scan::run(bus, arguments.bus_flag(), scan).await,
             Command::Demo => demo::run().await,
             Command::Bench { work } => bench::run(arguments.bus_flag(), work).await,
             Command::BenchPart { .. } | Command::Tether { .. } => Ok(()),

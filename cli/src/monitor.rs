@@ -7,9 +7,7 @@ mod pcapng;
 mod text;
 mod words;
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -27,7 +25,9 @@ use crate::failure::Failure;
 use crate::format::push_gap_json;
 use crate::interrupt::{Interrupt, LastResort};
 use crate::output::{Output, grouped, is_coloured, note};
-use crate::subscribe::{CLOSE_WAIT, deadline, output_closed};
+use crate::subscribe::{CLOSE_WAIT, deadline};
+use crate::system::file::create_private;
+use crate::system::terminal::output_closed;
 
 /// After so many frames the clock and the signals are looked at.
 const BATCH: u64 = 1024;
@@ -214,9 +214,8 @@ impl Screen {
 }
 
 /// What passes on a bus is nobody's but the user's.
-fn create(path: &Path) -> Result<File, Failure> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    file.map_err(|error| Failure::system(format!("write {}", path.display()), error))
+fn create(path: &Path) -> Result<std::fs::File, Failure> {
+    create_private(path).map_err(|error| Failure::system(format!("write {}", path.display()), error))
 }
 
 #[cfg(test)]

@@ -15,8 +15,10 @@ use crate::bus::visit;
 use crate::failure::Failure;
 use crate::format::escape;
 use crate::interrupt::Interrupt;
-use crate::look::{self, user};
+use crate::look;
 use crate::output;
+use crate::system::account::user_name;
+use crate::system::process;
 
 /// How long the broker may take: to reload, it may have to ask a directory service about everybody who is connected.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -30,7 +32,7 @@ pub(crate) async fn disconnect(bus: &Address, arguments: &Disconnect) -> Result<
     let answer = obey(&visit(bus, "disconnect").await?, admin::DISCONNECT, &order).await?;
     let gone: InstanceStatus = answer.json()?;
     let pid = gone.pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
-    let text = format!("instance {} is disconnected: {}, user {}{pid}", gone.id, gone.name, user(&gone.identity));
+    let text = format!("instance {} is disconnected: {}, user {}{pid}", gone.id, gone.name, user_name(&gone.identity));
     show(&answer, arguments.json, &text)
 }
 
@@ -101,10 +103,8 @@ async fn goodbye(events: &mut Subscription) -> Result<(), Failure> {
 /// Waits until the broker's process is no more, so that another may take its place. One that can't be seen from here is not
 /// waited for.
 async fn end_of(pid: u32) -> Result<(), Failure> {
-    // Empty once it has ended, also if nobody has asked yet how (proc_pid_cmdline(5)).
-    let lives = || std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| !words.is_empty());
     let deadline = Instant::now() + END_WAIT;
-    while lives() {
+    while process::lives(pid) {
         if Instant::now() > deadline {
             return Err(Failure::Stuck { what: "the end of the broker after its goodbye", after: END_WAIT });
         }

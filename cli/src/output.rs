@@ -10,6 +10,7 @@ use clap::builder::styling::{AnsiColor, Style};
 
 use crate::failure::Failure;
 use crate::format::escape;
+use crate::system::terminal;
 
 /// Output is written at the latest when so much of it has been collected.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -71,8 +72,7 @@ pub(crate) fn note(text: &str) {
 /// Whether the standard output is a terminal on which colour is welcome (see no-color.org).
 pub(crate) fn is_coloured() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    io::stdout().is_terminal() && !set("NO_COLOR") && !dumb
+    io::stdout().is_terminal() && !set("NO_COLOR") && terminal::has_colours()
 }
 
 /// The style of a topic, or of a label.

@@ -9,8 +9,8 @@ use pipebus_proto::place::Address;
 use crate::args::policy::Check;
 use crate::bus::visit;
 use crate::failure::Failure;
-use crate::look::user;
 use crate::output;
+use crate::system::account::user_name;
 
 /// How long the broker may take: it may have to ask a directory service.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,7 +32,7 @@ pub(crate) async fn check(bus: &Address, arguments: &Check) -> Result<(), Failur
 fn in_words(question: &PolicyQuestion, checked: &PolicyChecked) -> String {
     let verdict = if checked.allowed { "may" } else { "may not" };
     let topic = question.topic.as_ref().map(|topic| format!(" {topic}")).unwrap_or_default();
-    let verdict = format!("{} {verdict} {}{topic}", user(&checked.identity), question.action);
+    let verdict = format!("{} {verdict} {}{topic}", user_name(&checked.identity), question.action);
     match checked.rule {
         Some(rule) => format!("{verdict}, says rule {rule}:\n\n{}", checked.says),
         None => format!("{verdict}: {}", checked.says),

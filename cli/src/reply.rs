@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipebus_client::{Message, Request, Server};
+use pipebus_client::{Identity, Message, Request, Server};
 use pipebus_proto::place::Address;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
@@ -122,9 +122,10 @@ impl Job {
         command.env("PIPEBUS_BUS", self.bus.to_string());
         command.env("PIPEBUS_TOPIC", question.topic().as_str());
         command.env("PIPEBUS_SENDER", question.sender().id.to_string());
-        match question.sender().uid() {
-            Some(uid) => command.env("PIPEBUS_UID", uid.to_string()),
-            None => command.env_remove("PIPEBUS_UID"),
+        command.env_remove("PIPEBUS_UID").env_remove("PIPEBUS_SID");
+        match &question.sender().identity {
+            Identity::Unix { uid } => command.env("PIPEBUS_UID", uid.to_string()),
+            Identity::Windows { sid } => command.env("PIPEBUS_SID", sid),
         };
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command.spawn()
@@ -158,7 +159,7 @@ fn failure(name: &str, status: ExitStatus, last_line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::process::ExitStatusExt;
+    use crate::system::child::status_of;
 
     async fn check(stderr: &str, expected: &str) {
         assert_eq!(last_line(Some(stderr.as_bytes())).await, expected, "{stderr:?}");
@@ -175,8 +176,8 @@ mod tests {
 
     #[test]
     fn a_failure_says_the_status_and_the_reason() {
-        let status = ExitStatus::from_raw(3 << 8);
-        assert_eq!(failure("x", status, " no\tsuch file "), "x ended with exit status: 3: no\\tsuch file");
-        assert_eq!(failure("x", status, ""), "x ended with exit status: 3");
+        let status = status_of(3);
+        assert_eq!(failure("x", status, " no\tsuch file "), format!("x ended with {status}: no\\tsuch file"));
+        assert_eq!(failure("x", status, ""), format!("x ended with {status}"));
     }
 }

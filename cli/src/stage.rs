@@ -1,4 +1,4 @@
-//! Stage: a broker and processes of a command's own, their directory, and that none of them is left behind.
+//! Stage: a broker and processes of a command's own, where its bus is, and that none of them is left behind.
 //!
 //! What is played there is in [`crate::demo`] and [`crate::bench`].
 
@@ -9,13 +9,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use pipebus_client::{Client, Error};
-use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
 
 use crate::failure::Failure;
+use crate::system::child::{Family, set_apart, terminate, terminate_broker};
+use crate::transport::TemporaryBus;
 
 /// The longest that anything that is started here may take to start, to end, or to answer.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -27,38 +27,31 @@ const CONNECT_INTERVAL: Duration = Duration::from_millis(10);
 pub(crate) struct Stage {
     /// The command whose stage it is, as part of names.
     command: &'static str,
-    directory: TempDir,
+    bus: TemporaryBus,
     pipebus: PathBuf,
+    family: Family,
     broker: Option<Child>,
     programs: Vec<Child>,
     tasks: JoinSet<()>,
 }
 
 impl Stage {
-    /// Finds this program and makes a directory.
+    /// Finds this program and a place for a bus.
     pub(crate) fn set(command: &'static str) -> Result<Stage, Failure> {
         let pipebus = env::current_exe().map_err(|error| Failure::system("find this program's file", error))?;
-        let directory = tempfile::Builder::new().prefix(&format!("pipebus-{command}.")).tempdir();
-        let directory = directory.map_err(|error| Failure::system("make a temporary directory", error))?;
-        Ok(Stage { command, directory, pipebus, broker: None, programs: Vec::new(), tasks: JoinSet::new() })
-    }
-
-    /// A directory beside the bus; gone at the latest with the stage.
-    pub(crate) fn scratch(&self) -> Result<TempDir, Failure> {
-        let directory = tempfile::tempdir_in(self.directory.path());
-        directory.map_err(|error| Failure::system("make a temporary directory", error))
+        let (bus, family) = (TemporaryBus::of(command)?, Family::found()?);
+        Ok(Stage { command, bus, pipebus, family, broker: None, programs: Vec::new(), tasks: JoinSet::new() })
     }
 
     /// The address of the bus that the stage's own broker serves.
     pub(crate) fn bus(&self) -> String {
-        self.directory.path().join("bus").display().to_string()
+        self.bus.address()
     }
 
     pub(crate) fn start_broker(&mut self, arguments: &[&str]) -> Result<(), Failure> {
         let pipebusd = find_pipebusd(&self.pipebus)?;
-        let mut command = Command::new(&self.pipebus);
-        // So that not even a kill of this process leaves a broker behind.
-        command.args(["tether", "--"]).arg(pipebusd).args(["--bus", &self.bus()]).args(arguments);
+        let mut command = self.family.broker(&self.pipebus, &pipebusd);
+        command.args(["--bus", &self.bus()]).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         self.broker = Some(start(command, "pipebusd")?);
         Ok(())
@@ -157,10 +150,10 @@ impl Stage {
         start(command, arguments[0])
     }
 
-    /// Ends all processes, the broker last, and removes the directory. Does all of it whatever fails on the way.
+    /// Ends all processes, the broker last, and removes what is left of the bus. Does all of it whatever fails on the way.
     pub(crate) async fn clear(mut self) -> Result<(), Failure> {
         self.tasks.shutdown().await;
-        for program in &self.programs {
+        for program in &mut self.programs {
             terminate(program);
         }
         for program in &mut self.programs {
@@ -168,12 +161,12 @@ impl Stage {
         }
         let status = match &mut self.broker {
             Some(broker) => {
-                terminate(broker);
+                terminate_broker(broker, &self.bus.address()).await;
                 end(broker).await
             }
             None => None,
         };
-        self.directory.close().map_err(|error| Failure::system("remove the temporary directory", error))?;
+        self.bus.close()?;
         status.map_or(Ok(()), |status| judge("pipebusd", status))
     }
 }
@@ -193,18 +186,10 @@ pub(crate) fn find_pipebusd(pipebus: &Path) -> Result<PathBuf, Failure> {
 }
 
 fn start(mut command: Command, name: impl AsRef<OsStr>) -> Result<Child, Failure> {
-    // In a group of its own, so that Ctrl-C reaches the command alone, which then ends them in order.
-    command.kill_on_drop(true).process_group(0);
+    command.kill_on_drop(true);
+    set_apart(&mut command);
     let name = name.as_ref().display();
     command.spawn().map_err(|error| Failure::system(format!("start {name}"), error))
-}
-
-fn terminate(child: &Child) {
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    if let Some(pid) = pid {
-        // One that has just ended by itself can't be told, and need not.
-        let _ = kill_process(pid, Signal::TERM);
-    }
 }
 
 /// Waits for a process that was asked to end, and kills it if it does not.

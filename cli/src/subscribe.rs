@@ -1,8 +1,6 @@
 //! `pipebus sub`: what is published to the topics that match, on the standard output.
 
 use std::future::Future;
-use std::io;
-use std::os::fd::AsFd;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -11,8 +9,6 @@ use clap::builder::styling::{AnsiColor, Style};
 use pipebus_client::{Arrival, Client, Gap, Run, Subscription, Topic};
 use pipebus_proto::pattern::Pattern;
 use pipebus_proto::place::Address;
-use tokio::io::Interest;
-use tokio::net::unix::pipe;
 
 use crate::args::messages::{Format, Subscribe};
 use crate::bus::{connect, report_losses, visit};
@@ -20,6 +16,7 @@ use crate::failure::Failure;
 use crate::format::{gap_text, push_gap_json, push_json, push_text};
 use crate::interrupt::{Interrupt, LastResort};
 use crate::output::{self, Output, is_coloured, note};
+use crate::system::terminal::output_closed;
 
 /// After so many messages the clock and the signals are looked at. More are shown where they arrived together.
 const BATCH: u64 = 1024;
@@ -64,6 +61,7 @@ async fn show(mut feed: Feed, arguments: &Subscribe, interrupt: &mut Interrupt) 
             biased;
             () = interrupt.received() => break Ok(()),
             after = &mut deadline => break screen.judge(arguments.count, after),
+            // So that `pipebus sub a | head -1` ends without a second message.
             () = &mut output_closed => return Err(Failure::OutputClosed),
             // Nothing is to be waited for before what is collected has been written.
             () = std::future::ready(()), if matches!(more, More::Perhaps) => {}
@@ -83,17 +81,6 @@ pub(crate) async fn deadline(timeout: Option<Duration>) -> Duration {
         None => std::future::pending().await,
     }
     timeout.unwrap_or_default()
-}
-
-/// Waits until whoever read the standard output has left, so that `pipebus sub a | head -1` ends without a second
-/// message. Never returns where that can't be seen, as in a file.
-pub(crate) async fn output_closed() {
-    // Only watched, so that it need not be made non-blocking, which would be so for all who share it.
-    let watch = || pipe::Sender::from_owned_fd_unchecked(io::stdout().as_fd().try_clone_to_owned()?);
-    match watch() {
-        Ok(stdout) if stdout.ready(Interest::ERROR).await.is_ok() => {}
-        _ => std::future::pending().await,
-    }
 }
 
 /// The subscriptions to all patterns as one stream, in which each message comes once.

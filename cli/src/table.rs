@@ -1,7 +1,5 @@
 //! Tables for people: columns that are aligned, and no lines.
 
-use std::io::{self, IsTerminal};
-
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
@@ -24,14 +22,4 @@ pub(crate) fn finish(mut table: Table, numbers: &[usize]) -> String {
         }
     }
     table.trim_fmt()
-}
-
-/// The width that lines should have; `None` where nobody wraps them.
-pub(crate) fn terminal_width() -> Option<u16> {
-    let stdout = io::stdout();
-    if !stdout.is_terminal() {
-        return None;
-    }
-    let size = rustix::termios::tcgetwinsize(&stdout).ok()?;
-    Some(size.ws_col).filter(|columns| *columns > 0)
 }

@@ -23,8 +23,6 @@ use pipebus_client::{Client, Error, Link};
 use pipebus_proto::admin::{DISCONNECT, DisconnectOrder, STATUS};
 use pipebus_proto::place::Address;
 use ratatui::crossterm::event::Event;
-use rustix::process::Signal;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, interval_at, sleep};
@@ -34,7 +32,8 @@ use crate::failure::Failure;
 use crate::interrupt::{Interrupt, LastResort};
 use crate::look::{TIMEOUT, ask};
 use crate::output::{self, is_coloured};
-use crate::table::terminal_width;
+use crate::system::signal::{TerminalSignal, TerminalSignals};
+use crate::system::terminal::width;
 use crate::top::args::Top;
 use crate::top::keys::{Key, key_of};
 use crate::top::sample::{Names, Sample};
@@ -70,7 +69,7 @@ async fn show_once(client: Client, mut state: State) -> Result<(), Failure> {
     sleep(state.interval).await;
     let second = sample::take(client, state.view, state.names()).await?;
     state.handle_sample(second, Instant::now());
-    let width = terminal_width().unwrap_or(TEXT_WIDTH);
+    let width = width().unwrap_or(TEXT_WIDTH);
     output::write(draw::text(&state, width, TEXT_ROWS_MAX).as_bytes())
 }
 
@@ -104,10 +103,8 @@ impl Live {
 
     /// Until somebody quits.
     async fn show(mut self) -> Result<(), Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::system("listen for signals", error));
         let mut interrupt = Interrupt::listen()?;
-        let mut hangup = listen(SignalKind::hangup())?;
-        let mut continued = listen(SignalKind::from_raw(Signal::CONT.as_raw()))?;
+        let mut terminal = TerminalSignals::listen()?;
         // For a terminal that takes nothing any more.
         let _last_resort = LastResort::arm()?;
         let mut events = events();
@@ -117,8 +114,10 @@ impl Live {
             tokio::select! {
                 biased;
                 () = interrupt.received() => return Ok(()),
-                _ = hangup.recv() => return Ok(()),
-                _ = continued.recv() => self.screen.retake()?,
+                signal = terminal.received() => match signal {
+                    TerminalSignal::Gone => return Ok(()),
+                    TerminalSignal::Back => self.screen.retake()?,
+                },
                 event = events.recv() => match event {
                     Some(Event::Key(event)) => {
                         if let Some(key) = key_of(event) && self.press(key)? {

@@ -5,11 +5,11 @@ use std::mem::{size_of, zeroed};
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::time::Duration;
 
-use windows_sys::Win32::Foundation::FILETIME;
+use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, FILETIME, HANDLE, WAIT_TIMEOUT};
 use windows_sys::Win32::System::ProcessStatus::{K32GetProcessMemoryInfo, PROCESS_MEMORY_COUNTERS};
 use windows_sys::Win32::System::Threading::{
-    GetCurrentProcess, GetProcessHandleCount, GetProcessTimes, OpenProcess, PROCESS_NAME_WIN32,
-    PROCESS_QUERY_LIMITED_INFORMATION, QueryFullProcessImageNameW,
+    GetCurrentProcess, GetProcessHandleCount, GetProcessTimes, OpenProcess, PROCESS_ACCESS_RIGHTS, PROCESS_NAME_WIN32,
+    PROCESS_QUERY_LIMITED_INFORMATION, PROCESS_SYNCHRONIZE, QueryFullProcessImageNameW, WaitForSingleObject,
 };
 
 use crate::system::check;
@@ -35,9 +35,22 @@ pub fn resident_bytes() -> io::Result<u64> {
 /// # Errors
 /// What the system says.
 pub fn open_handles() -> io::Result<u64> {
+    // SAFETY: it needs nothing.
+    handles(unsafe { GetCurrentProcess() })
+}
+
+/// How many handles another process has open.
+///
+/// # Errors
+/// What the system says: there is no such process, or this user may not ask.
+pub fn open_handles_of(pid: u32) -> io::Result<u64> {
+    handles(open(pid, PROCESS_QUERY_LIMITED_INFORMATION)?.as_raw_handle())
+}
+
+fn handles(process: HANDLE) -> io::Result<u64> {
     let mut count = 0;
-    // SAFETY: `count` is where the answer is to be put.
-    check(unsafe { GetProcessHandleCount(GetCurrentProcess(), &raw mut count) })?;
+    // SAFETY: the process is open; `count` is where the answer is to be put.
+    check(unsafe { GetProcessHandleCount(process, &raw mut count) })?;
     Ok(u64::from(count))
 }
 
@@ -46,12 +59,23 @@ pub fn open_handles() -> io::Result<u64> {
 /// # Errors
 /// What the system says.
 pub fn processor_time() -> io::Result<Duration> {
+    // SAFETY: it needs nothing.
+    time_on_processor(unsafe { GetCurrentProcess() })
+}
+
+/// How long another process's threads together have been on a processor.
+///
+/// # Errors
+/// What the system says: there is no such process, or this user may not ask.
+pub fn processor_time_of(pid: u32) -> io::Result<Duration> {
+    time_on_processor(open(pid, PROCESS_QUERY_LIMITED_INFORMATION)?.as_raw_handle())
+}
+
+fn time_on_processor(process: HANDLE) -> io::Result<Duration> {
     // SAFETY: these are made of numbers.
     let [mut begun, mut ended, mut kernel, mut user]: [FILETIME; 4] = unsafe { zeroed() };
-    // SAFETY: these are where the answers are to be put.
-    check(unsafe {
-        GetProcessTimes(GetCurrentProcess(), &raw mut begun, &raw mut ended, &raw mut kernel, &raw mut user)
-    })?;
+    // SAFETY: the process is open; these are where the answers are to be put.
+    check(unsafe { GetProcessTimes(process, &raw mut begun, &raw mut ended, &raw mut kernel, &raw mut user) })?;
     // In steps of 100 ns (FILETIME).
     let steps = |time: FILETIME| u64::from(time.dwHighDateTime) << 32 | u64::from(time.dwLowDateTime);
     Ok(Duration::from_nanos((steps(kernel) + steps(user)).saturating_mul(100)))
@@ -62,11 +86,7 @@ pub fn processor_time() -> io::Result<Duration> {
 /// # Errors
 /// What the system says: there is no such process, or this user may not ask.
 pub fn program(pid: u32) -> io::Result<String> {
-    // SAFETY: it needs nothing.
-    let process = unsafe { OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION, 0, pid) };
-    check(i32::from(!process.is_null()))?;
-    // SAFETY: it has just been opened, for this function alone.
-    let process = unsafe { OwnedHandle::from_raw_handle(process) };
+    let process = open(pid, PROCESS_QUERY_LIMITED_INFORMATION)?;
     let mut path = vec![0; PATH_UNITS_MAX];
     let mut units = PATH_UNITS_MAX as u32;
     // SAFETY: there is as much room as is said.
@@ -74,6 +94,23 @@ pub fn program(pid: u32) -> io::Result<String> {
         QueryFullProcessImageNameW(process.as_raw_handle(), PROCESS_NAME_WIN32, path.as_mut_ptr(), &raw mut units)
     })?;
     Ok(String::from_utf16_lossy(&path[..(units as usize).min(PATH_UNITS_MAX)]))
+}
+
+/// Whether a process has not ended yet. Of one that this user may not ask, as long as the system knows it.
+pub fn lives(pid: u32) -> bool {
+    match open(pid, PROCESS_SYNCHRONIZE) {
+        // SAFETY: it is open.
+        Ok(process) => unsafe { WaitForSingleObject(process.as_raw_handle(), 0) == WAIT_TIMEOUT },
+        Err(error) => error.raw_os_error() == Some(ERROR_ACCESS_DENIED.cast_signed()),
+    }
+}
+
+fn open(pid: u32, rights: PROCESS_ACCESS_RIGHTS) -> io::Result<OwnedHandle> {
+    // SAFETY: it needs nothing.
+    let process = unsafe { OpenProcess(rights, 0, pid) };
+    check(i32::from(!process.is_null()))?;
+    // SAFETY: it has just been opened, and belongs to nobody else.
+    Ok(unsafe { OwnedHandle::from_raw_handle(process) })
 }
 
 #[cfg(test)]
@@ -89,5 +126,15 @@ mod tests {
         while processor_time().unwrap() == before {}
         let program = program(std::process::id()).unwrap();
         assert!(program.ends_with(".exe"), "{program}");
+    }
+
+    #[test]
+    fn another_process_is_asked_by_its_number_while_it_lives() {
+        let own = std::process::id();
+        assert!(lives(own));
+        assert!(processor_time_of(own).unwrap() >= Duration::ZERO);
+        open_handles_of(own).unwrap();
+        let nobody = u32::MAX - 7;
+        assert!(!lives(nobody) && processor_time_of(nobody).is_err() && open_handles_of(nobody).is_err());
     }
 }

@@ -4,18 +4,16 @@ use clap::Args;
 use pipebus_proto::place::Address;
 
 use super::address;
+use crate::transport::words::{DOCTOR_EXAMPLES, SCAN_ALL, SCAN_BUSES, SCAN_EXAMPLES, SCAN_PIPES};
 
 #[derive(Debug, Args)]
 #[command(after_help = SCAN_EXAMPLES)]
 pub(crate) struct Scan {
-    /// Buses that you want to know of, besides those that are found: system, session, or directories
-    #[arg(value_name = "BUS", value_parser = address)]
+    #[arg(value_name = "BUS", help = SCAN_BUSES, value_parser = address)]
     pub(crate) buses: Vec<Address>,
-    /// Show all FIFOs that processes hold open, too
-    #[arg(long)]
+    #[arg(long, help = SCAN_ALL)]
     pub(crate) all: bool,
-    /// Show pipes without a name besides; means --all
-    #[arg(long)]
+    #[arg(long, help = SCAN_PIPES)]
     pub(crate) pipes: bool,
     /// Connect to no bus but those that you name, so that no broker logs it
     #[arg(long)]
@@ -25,28 +23,6 @@ pub(crate) struct Scan {
     pub(crate) json: bool,
 }
 
-const SCAN_EXAMPLES: &str = "\
-Found are the system bus, the session buses that you may see, and buses that a process serves. They are:
-  alive          a broker serves it; its version and instances are shown if you may ask it
-  held           no broker runs; systemd holds the door, and starts one when a client comes
-  stale          a broker that was killed has left it behind
-  no permission  you may not look there, or not connect
-  broken         something is wrong, and what it is stands below
-  absent         it is not there; shown only if you name it
-
-Nothing is disturbed: no broker is started, and no FIFO is opened but the doors of buses. Brokers that run are asked how \
-they are, and log that a client came and went; a policy that logs refusals logs those. What waits in a FIFO is counted \
-through a descriptor that is borrowed from a process for a moment (pidfd_getfd), which needs the right to trace \
-it (ptrace): where it says \"needs root\", you have not.
-
-Exit codes: 0 done, 1 failed, 3 a bus that you named is not alive.
-
-Examples:
-  pipebus scan
-  pipebus scan /srv/app/bus && echo alive
-  sudo pipebus scan --all
-  pipebus scan --all --json | jq '.fifos[] | select(.waiting_bytes > 0)'";
-
 #[derive(Debug, Args)]
 #[command(after_help = DOCTOR_EXAMPLES)]
 pub(crate) struct Doctor {
@@ -54,16 +30,3 @@ pub(crate) struct Doctor {
     #[arg(long)]
     pub(crate) json: bool,
 }
-
-const DOCTOR_EXAMPLES: &str = "\
-Each line is one check: ok, a warning, a problem, or unknown where you may not see. Behind \"mend:\" is what to do about it.
-
-It connects as any client does, which starts the broker where systemd holds the door; it publishes nothing. It asks the \
-broker for what administrators may see, and whether you may publish and subscribe: a policy that logs refusals logs these.
-
-Exit codes: 0 no problem, 1 a problem or more.
-
-Examples:
-  pipebus doctor
-  sudo pipebus doctor --bus system
-  pipebus doctor --bus /srv/app/bus --json | jq '.checks[] | select(.level != \"ok\")'";

@@ -162,7 +162,7 @@ pub(crate) struct Reply {
 const REPLY_EXAMPLES: &str = "\
 The request is the command's standard input, and its standard output the answer. A command that fails answers with \
 its exit status and the last line of its standard error. It finds who asks for what in PIPEBUS_TOPIC, PIPEBUS_SENDER \
-(a client's number) and PIPEBUS_UID.
+(a client's number) and PIPEBUS_UID; on Windows, in PIPEBUS_SID.
 
 Examples:
   pipebus reply host/uptime -- uptime

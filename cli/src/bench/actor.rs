@@ -14,7 +14,7 @@ use crate::stage::{Stage, judge, within};
 
 /// Dropped, it is killed.
 #[derive(Debug)]
-pub(super) struct Actor {
+pub(crate) struct Actor {
     child: Child,
     /// What it is called when it fails.
     name: &'static str,
@@ -24,7 +24,7 @@ pub(super) struct Actor {
 
 impl Actor {
     /// Starts a process for a part on a bus.
-    pub(super) fn start(stage: &Stage, bus: &str, name: &'static str, part: &Part) -> Result<Actor, Failure> {
+    pub(crate) fn start(stage: &Stage, bus: &str, name: &'static str, part: &Part) -> Result<Actor, Failure> {
         let part = serde_json::to_string(part).map_err(|error| Failure::system("write down a part", error))?;
         let mut child = stage.start_partner(bus, &["bench-part", &part])?;
         let input = child.stdin.take().expect("the input was made a pipe");
@@ -33,23 +33,23 @@ impl Actor {
     }
 
     /// Its process, as long as that runs.
-    pub(super) fn process(&self) -> Option<u32> {
+    pub(crate) fn process(&self) -> Option<u32> {
         self.child.id()
     }
 
-    pub(super) async fn ready(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn ready(&mut self) -> Result<(), Failure> {
         self.hear().await
     }
 
     /// If it does not listen, that shows when it is to be heard.
-    pub(super) async fn tell(&mut self, something: &impl Serialize) -> Result<(), Failure> {
+    pub(crate) async fn tell(&mut self, something: &impl Serialize) -> Result<(), Failure> {
         let line = serde_json::to_string(something).map_err(|error| Failure::system("say something", error))?;
         let _ = self.input.write_all(format!("{line}\n").as_bytes()).await;
         Ok(())
     }
 
     /// What it says next.
-    pub(super) async fn hear<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
+    pub(crate) async fn hear<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
         let line = within("a process of the measurement", self.output.next_line()).await?;
         match line.map_err(|error| Failure::system("read what a process says", error))? {
             Some(line) => serde_json::from_str(&line)
@@ -63,7 +63,7 @@ impl Actor {
     }
 
     /// Waits for its end, which is to be a success.
-    pub(super) async fn end(mut self) -> Result<(), Failure> {
+    pub(crate) async fn end(mut self) -> Result<(), Failure> {
         drop(self.input);
         let status = within("the end of a process", self.child.wait()).await?;
         judge(self.name, status.map_err(|error| Failure::system("wait for a process", error))?)
@@ -71,7 +71,7 @@ impl Actor {
 }
 
 /// Several processes, from the first to the last.
-pub(super) async fn all_ready(actors: &mut [Actor]) -> Result<(), Failure> {
+pub(crate) async fn all_ready(actors: &mut [Actor]) -> Result<(), Failure> {
     for actor in actors {
         actor.ready().await?;
     }
@@ -79,7 +79,7 @@ pub(super) async fn all_ready(actors: &mut [Actor]) -> Result<(), Failure> {
 }
 
 /// The same to each.
-pub(super) async fn tell_all(actors: &mut [Actor], something: &impl Serialize) -> Result<(), Failure> {
+pub(crate) async fn tell_all(actors: &mut [Actor], something: &impl Serialize) -> Result<(), Failure> {
     for actor in actors {
         actor.tell(something).await?;
     }
@@ -87,7 +87,7 @@ pub(super) async fn tell_all(actors: &mut [Actor], something: &impl Serialize) -
 }
 
 /// What each says next.
-pub(super) async fn hear_all<T: DeserializeOwned>(actors: &mut [Actor]) -> Result<Vec<T>, Failure> {
+pub(crate) async fn hear_all<T: DeserializeOwned>(actors: &mut [Actor]) -> Result<Vec<T>, Failure> {
     let mut heard = Vec::with_capacity(actors.len());
     for actor in actors {
         heard.push(actor.hear().await?);

@@ -238,7 +238,7 @@ const MINUTES_MIN: f64 = 0.01;
 const MINUTES_MAX: f64 = 100_000.0;
 
 /// `2`, `0.5`, or a duration with units.
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let wrong = || "expected seconds such as 0.5, or a time such as 500ms".to_owned();
     let duration = match text.parse() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?,

@@ -7,38 +7,38 @@ use crate::bench::meter::{Account, Tally};
 
 /// What does not apply, or can't be known, is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub(super) struct Figures {
+pub(crate) struct Figures {
     /// Delivered, to all subscribers together.
-    pub(super) messages_per_s: Option<f64>,
+    pub(crate) messages_per_s: Option<f64>,
     /// Payload that was delivered.
-    pub(super) bytes_per_s: Option<f64>,
-    pub(super) lost: Option<u64>,
-    pub(super) broker_cpu_us_per_message: Option<f64>,
-    pub(super) p50_us: Option<f64>,
-    pub(super) p99_us: Option<f64>,
-    pub(super) p999_us: Option<f64>,
-    pub(super) max_us: Option<f64>,
+    pub(crate) bytes_per_s: Option<f64>,
+    pub(crate) lost: Option<u64>,
+    pub(crate) broker_cpu_us_per_message: Option<f64>,
+    pub(crate) p50_us: Option<f64>,
+    pub(crate) p99_us: Option<f64>,
+    pub(crate) p999_us: Option<f64>,
+    pub(crate) max_us: Option<f64>,
     /// All messages, also those that do not count for the rates.
-    pub(super) published: Option<u64>,
-    pub(super) received: Option<u64>,
-    pub(super) disordered: Option<u64>,
-    pub(super) publisher_cores: Option<f64>,
-    pub(super) broker_cores: Option<f64>,
-    pub(super) subscriber_cores: Option<f64>,
+    pub(crate) published: Option<u64>,
+    pub(crate) received: Option<u64>,
+    pub(crate) disordered: Option<u64>,
+    pub(crate) publisher_cores: Option<f64>,
+    pub(crate) broker_cores: Option<f64>,
+    pub(crate) subscriber_cores: Option<f64>,
 }
 
 /// How many processors each side keeps busy.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Cores {
-    pub(super) publishers: Option<f64>,
-    pub(super) broker: Option<f64>,
-    pub(super) subscribers: Option<f64>,
+pub(crate) struct Cores {
+    pub(crate) publishers: Option<f64>,
+    pub(crate) broker: Option<f64>,
+    pub(crate) subscribers: Option<f64>,
 }
 
 impl Figures {
     /// Of a round in which each message of a publisher goes to all subscribers, and whatever those publish back to all
     /// publishers.
-    pub(super) fn of(publishers: &[Account], subscribers: &[Account], size: usize, cores: Cores) -> Figures {
+    pub(crate) fn of(publishers: &[Account], subscribers: &[Account], size: usize, cores: Cores) -> Figures {
         let there = Way::between(publishers, subscribers);
         let back = Way::between(subscribers, publishers);
         let delivered_per_s = there.received.per_s + back.received.per_s;
@@ -67,7 +67,7 @@ impl Figures {
     }
 
     /// The median of each rate, and the sum of what was counted.
-    pub(super) fn of_rounds(rounds: &[Figures]) -> Figures {
+    pub(crate) fn of_rounds(rounds: &[Figures]) -> Figures {
         let middle = |of: fn(&Figures) -> Option<f64>| median(rounds.iter().filter_map(of).collect());
         let sum = |of: fn(&Figures) -> Option<u64>| rounds.iter().map(of).sum();
         Figures {
@@ -113,7 +113,7 @@ fn sum(tallies: impl Iterator<Item = Tally>) -> Tally {
 }
 
 /// The value in the middle; of two in the middle the mean.
-pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use pipebus_client::Client;
 use pipebus_proto::place::Address;
-use rustix::process::{Resource, Rlimit};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::bench::actor::{Actor, all_ready, hear_all, tell_all};
 use crate::bench::args::Idle;
-use crate::bench::clock::{now, processor_time, sleep_until};
+use crate::bench::clock::{processor_time, sleep_until};
 use crate::bench::figures::Figures;
 use crate::bench::meter::{Cues, say};
 use crate::bench::part::Part;
@@ -20,6 +19,8 @@ use crate::bench::venue::Venue;
 use crate::failure::Failure;
 use crate::output::{self, bytes, grouped};
 use crate::stage::Stage;
+use crate::system::clock::now;
+use crate::system::process;
 
 /// Instances of one process, which needs two file descriptors for each, and is allowed thousands.
 const INSTANCES_A_PROCESS: u32 = 1000;
@@ -73,7 +74,7 @@ pub(super) fn settings(instances: u32) -> Vec<String> {
 
 /// The part: connects, and then does nothing.
 pub(super) async fn play(bus: &Address, instances: u32) -> Result<(), Failure> {
-    raise_open_files();
+    process::raise_open_files();
     let cues = Cues::ready()?;
     cues.next::<()>()?;
     let mut connecting = JoinSet::new();
@@ -98,13 +99,6 @@ async fn next(connecting: &mut JoinSet<pipebus_client::Result<Client>>) -> Resul
     let connected = connecting.join_next().await.transpose();
     let connected = connected.map_err(|error| Failure::system("connect", error))?;
     Ok(connected.transpose()?)
-}
-
-/// As far as this process may. If it does not suffice, connecting says so.
-fn raise_open_files() {
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let _ = rustix::process::setrlimit(Resource::Nofile, raised);
 }
 
 pub(super) async fn measure(stage: &mut Stage, bus: Option<&Address>, idle: &Idle) -> Result<(), Failure> {

@@ -13,20 +13,20 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// How long each of many messages took.
 #[derive(Debug)]
-pub(super) struct Latencies(Histogram<u64>);
+pub(crate) struct Latencies(Histogram<u64>);
 
 impl Latencies {
-    pub(super) fn new() -> Latencies {
+    pub(crate) fn new() -> Latencies {
         let histogram = Histogram::new_with_max(nanoseconds(LONGEST), DIGITS);
         Latencies(histogram.expect("the bounds are in order, and there are few digits"))
     }
 
-    pub(super) fn record(&mut self, took: Duration) {
+    pub(crate) fn record(&mut self, took: Duration) {
         self.0.saturating_record(nanoseconds(took));
     }
 
     /// `None` if nothing was recorded.
-    pub(super) fn summary(&self) -> Option<Summary> {
+    pub(crate) fn summary(&self) -> Option<Summary> {
         let at = |quantile| self.0.value_at_quantile(quantile) as f64 / 1e3;
         let summary =
             Summary { p50_us: at(0.5), p99_us: at(0.99), p999_us: at(0.999), max_us: self.0.max() as f64 / 1e3 };
@@ -36,11 +36,11 @@ impl Latencies {
 
 /// What people want to know of a distribution, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Summary {
-    pub(super) p50_us: f64,
-    pub(super) p99_us: f64,
-    pub(super) p999_us: f64,
-    pub(super) max_us: f64,
+pub(crate) struct Summary {
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) p999_us: f64,
+    pub(crate) max_us: f64,
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

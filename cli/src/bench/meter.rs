@@ -11,10 +11,10 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::bench::clock::now;
 use crate::bench::latencies::Summary;
 use crate::failure::Failure;
 use crate::output;
+use crate::system::clock::now;
 
 /// How long publishers go on after the end of what is counted, so that all see it end at full speed.
 const AFTERWARDS: Duration = Duration::from_millis(50);
@@ -24,27 +24,27 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Messages so far, and whether it is enough.
 #[derive(Debug, Default)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     messages: AtomicU64,
     stopped: AtomicBool,
 }
 
 impl Meter {
     /// There have been so many messages.
-    pub(super) fn set(&self, messages: u64) {
+    pub(crate) fn set(&self, messages: u64) {
         self.messages.store(messages, Ordering::Relaxed);
     }
 
-    pub(super) fn messages(&self) -> u64 {
+    pub(crate) fn messages(&self) -> u64 {
         self.messages.load(Ordering::Relaxed)
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
     }
 
     /// Blocks until so many messages have come, or none for so long.
-    pub(super) fn wait_for(&self, messages: u64, patience: Duration) {
+    pub(crate) fn wait_for(&self, messages: u64, patience: Duration) {
         let (mut before, mut since) = (self.messages(), now());
         while before < messages && now() - since < patience {
             thread::sleep(LOOK_INTERVAL);
@@ -58,24 +58,24 @@ impl Meter {
 
 /// From when until when messages count.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Schedule {
-    pub(super) from: Duration,
-    pub(super) until: Duration,
+pub(crate) struct Schedule {
+    pub(crate) from: Duration,
+    pub(crate) until: Duration,
 }
 
 impl Schedule {
     /// Begins now; in the first tenth pipes and caches are cold, so it is not counted.
-    pub(super) fn begin(length: Duration) -> Schedule {
+    pub(crate) fn begin(length: Duration) -> Schedule {
         let begun = now();
         Schedule { from: begun + length / 10, until: begun + length }
     }
 
-    pub(super) fn counts(&self, time: Duration) -> bool {
+    pub(crate) fn counts(&self, time: Duration) -> bool {
         (self.from..self.until).contains(&time)
     }
 
     /// Reads the meter when it is time to, and stops it in the end.
-    pub(super) fn follow(self, meter: &Arc<Meter>) -> Follower {
+    pub(crate) fn follow(self, meter: &Arc<Meter>) -> Follower {
         let meter = meter.clone();
         let read_at = |meter: &Meter, time: Duration| {
             thread::sleep(time.saturating_sub(now()));
@@ -92,39 +92,39 @@ impl Schedule {
 }
 
 /// Who reads a meter.
-pub(super) struct Follower(JoinHandle<f64>);
+pub(crate) struct Follower(JoinHandle<f64>);
 
 impl Follower {
     /// Blocks until the end of the schedule, and tells the messages a second.
-    pub(super) fn rate(self) -> f64 {
+    pub(crate) fn rate(self) -> f64 {
         self.0.join().expect("it only sleeps and reads")
     }
 }
 
 /// What a part says in the end.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Account {
-    pub(super) published: Tally,
-    pub(super) received: Tally,
+pub(crate) struct Account {
+    pub(crate) published: Tally,
+    pub(crate) received: Tally,
     /// Messages that came again, or after one that was published later.
-    pub(super) disordered: u64,
-    pub(super) latency: Option<Summary>,
+    pub(crate) disordered: u64,
+    pub(crate) latency: Option<Summary>,
 }
 
 /// Messages in all, and messages a second while they counted.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Tally {
-    pub(super) messages: u64,
-    pub(super) per_s: f64,
+pub(crate) struct Tally {
+    pub(crate) messages: u64,
+    pub(crate) per_s: f64,
 }
 
 /// What the bench tells a part, a line each on its standard input. When that ends, so does the part's process: nobody
 /// wants to know any more.
-pub(super) struct Cues(mpsc::Receiver<String>);
+pub(crate) struct Cues(mpsc::Receiver<String>);
 
 impl Cues {
     /// Tells the bench that this part is ready.
-    pub(super) fn ready() -> Result<Cues, Failure> {
+    pub(crate) fn ready() -> Result<Cues, Failure> {
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
             for line in io::stdin().lines().map_while(Result::ok) {
@@ -138,7 +138,7 @@ impl Cues {
     }
 
     /// Blocks until the bench says something.
-    pub(super) fn next<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+    pub(crate) fn next<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         let cannot = |error: io::Error| Failure::system("understand what the bench says", error);
         let line = self.0.recv().map_err(|_| cannot(io::ErrorKind::UnexpectedEof.into()))?;
         serde_json::from_str(&line).map_err(|error| cannot(error.into()))
@@ -146,7 +146,7 @@ impl Cues {
 }
 
 /// Tells the bench something.
-pub(super) fn say(something: &impl Serialize) -> Result<(), Failure> {
+pub(crate) fn say(something: &impl Serialize) -> Result<(), Failure> {
     let line = serde_json::to_string(something).map_err(|error| Failure::system("say something", error))?;
     output::write(format!("{line}\n").as_bytes())
 }

@@ -4,16 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pipebus_client::{Client, Delivery, Error, Publisher, Subscription};
-use rustix::time::TimerfdFlags;
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
 
-use crate::bench::clock::now;
 use crate::bench::latencies::Latencies;
 use crate::bench::meter::{Account, Cues, Meter, Schedule, Tally, say};
-use crate::bench::pace::{Count, due, stamp, stamp_of, timer};
+use crate::bench::pace::{due, interval, stamp, stamp_of};
 use crate::bench::subscriber::until_all_came;
 use crate::failure::Failure;
+use crate::system::clock::{Timer, now};
 
 pub(super) async fn publisher(client: &Client, topic: &str, size: usize, rate: u32) -> Result<(), Failure> {
     let publisher = client.publisher(topic)?;
@@ -28,14 +25,10 @@ pub(super) async fn publisher(client: &Client, topic: &str, size: usize, rate: u
 }
 
 async fn publish(publisher: &Publisher, size: usize, rate: u32, meter: &Meter) -> Result<(), Failure> {
-    let cannot = |error| Failure::system("read a timer", error);
-    // A timer is no pipe, but is watched and read like one.
-    let mut timer = pipe::Receiver::from_owned_fd_unchecked(timer(rate, TimerfdFlags::NONBLOCK)?).map_err(cannot)?;
+    let mut timer = Timer::start(interval(rate))?;
     let mut published = 0;
     while !meter.is_stopped() {
-        let mut count = Count::default();
-        timer.read_exact(&mut count).await.map_err(cannot)?;
-        for time in due(count, rate) {
+        for time in due(timer.count().await?, rate) {
             let mut payload = vec![0; size];
             stamp(&mut payload, time);
             publisher.publish(Bytes::from(payload)).await?;

@@ -5,10 +5,10 @@ use pipebus_proto::place::Address;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Builder;
 
-use crate::bench::yardstick::{feed, relay};
-use crate::bench::{idle, ipc, paced, ping, publisher, soak, subscriber, yardstick};
+use crate::bench::{idle, paced, ping, publisher, soak, subscriber};
 use crate::bus::connect;
 use crate::failure::Failure;
+use crate::transport::{ipc, yardstick};
 
 /// Written as JSON on the command line of the part's process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,28 +29,10 @@ pub(crate) enum Part {
     Idle { instances: u32 },
     /// Comes and goes as many clients, in every way.
     Soak { prefix: String, seed: u64 },
-    /// The yardstick's: reads and writes between pipes.
-    Relay(relay::Plan),
-    /// The yardstick's publisher.
-    Writer(feed::Plan),
-    /// The yardstick's subscriber.
-    Reader(yardstick::reader::Plan),
-    /// The yardstick's ping.
-    RawPing(yardstick::ping::Plan),
-    /// The yardstick's pong.
-    RawPong(yardstick::ping::Plan),
-    /// The yardstick's paced publisher.
-    PacedWriter(yardstick::paced::Plan),
-    /// The yardstick's paced subscriber.
-    PacedReader(yardstick::paced::Plan),
-    /// Sends to the far end, without a bus.
-    IpcNear(ipc::ends::Plan),
-    /// Takes what comes from the near end.
-    IpcFar(ipc::ends::Plan),
-    /// Appends to a file.
-    FileWriter(ipc::file::Plan),
-    /// Reads what is in the file.
-    FileReader(ipc::file::Plan),
+    /// One of the yardstick's.
+    Yardstick(yardstick::Part),
+    /// One of two who talk without a bus.
+    Ipc(ipc::Part),
 }
 
 /// Plays a part to its end.
@@ -68,17 +50,8 @@ pub(crate) fn run(bus: &Address, part: &Part) -> Result<(), Failure> {
         Part::PacedSubscriber { pattern } => on_bus(bus, async |client| paced::subscriber(client, pattern).await),
         Part::Idle { instances } => alone(idle::play(bus, *instances)),
         Part::Soak { prefix, seed } => alone(soak::life::play(bus, prefix, *seed)),
-        Part::Relay(plan) => relay::run(plan),
-        Part::Writer(plan) => feed::run(plan),
-        Part::Reader(plan) => yardstick::reader::run(plan),
-        Part::RawPing(plan) => yardstick::ping::ping(plan),
-        Part::RawPong(plan) => yardstick::ping::pong(plan),
-        Part::PacedWriter(plan) => yardstick::paced::writer(plan),
-        Part::PacedReader(plan) => yardstick::paced::reader(plan),
-        Part::IpcNear(plan) => ipc::ends::near(plan),
-        Part::IpcFar(plan) => ipc::ends::far(plan),
-        Part::FileWriter(plan) => ipc::file::writer(plan),
-        Part::FileReader(plan) => ipc::file::reader(plan),
+        Part::Yardstick(part) => part.run(),
+        Part::Ipc(part) => part.run(),
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pipebus_client::{Client, Delivery, Error, Message, Publisher, Subscription};
 
-use crate::bench::clock::now;
 use crate::bench::latencies::Latencies;
 use crate::bench::meter::{Account, Cues, Meter, Schedule, Tally, say};
 use crate::bench::subscriber::until_all_came;
 use crate::failure::Failure;
+use crate::system::clock::now;
 
 /// Measures how long it takes until what it publishes has come back.
 pub(super) async fn ping(client: &Client, ping: &str, pong: &str, size: usize) -> Result<(), Failure> {

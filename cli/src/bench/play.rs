@@ -3,25 +3,26 @@
 use std::time::Duration;
 
 use crate::bench::actor::{Actor, hear_all, tell_all};
-use crate::bench::clock::{now, processor_time, sleep_until};
+use crate::bench::clock::{processor_time, sleep_until};
 use crate::bench::figures::{Cores, Figures};
 use crate::bench::meter::{Account, Schedule};
 use crate::failure::Failure;
+use crate::system::clock::now;
 
 /// Who takes part in a round. All are ready.
 #[derive(Debug)]
-pub(super) struct Cast {
-    pub(super) publishers: Vec<Actor>,
-    pub(super) subscribers: Vec<Actor>,
+pub(crate) struct Cast {
+    pub(crate) publishers: Vec<Actor>,
+    pub(crate) subscribers: Vec<Actor>,
     /// The process of the broker or the relay, if that is known.
-    pub(super) carrier: Option<u32>,
+    pub(crate) carrier: Option<u32>,
     /// Of a yardstick; a broker outlives the round.
-    pub(super) relay: Option<Actor>,
+    pub(crate) relay: Option<Actor>,
 }
 
 impl Cast {
     /// Plays the round, and tells what came of it.
-    pub(super) async fn play(mut self, length: Duration, size: usize) -> Result<Figures, Failure> {
+    pub(crate) async fn play(mut self, length: Duration, size: usize) -> Result<Figures, Failure> {
         let schedule = Schedule::begin(length);
         tell_all(&mut self.subscribers, &schedule).await?;
         tell_all(&mut self.publishers, &schedule).await?;

@@ -3,17 +3,17 @@
 use std::io::{self, IsTerminal, Write};
 
 /// Dropped, the line is gone.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     is_seen: bool,
 }
 
 impl Progress {
-    pub(super) fn new() -> Progress {
+    pub(crate) fn new() -> Progress {
         Progress { is_seen: io::stderr().is_terminal() }
     }
 
     /// Instead of what was shown before.
-    pub(super) fn show(&self, text: &str) {
+    pub(crate) fn show(&self, text: &str) {
         if self.is_seen {
             // Whoever has closed it does not want to know.
             let _ = write!(io::stderr(), "{CLEAR}{text}");

@@ -9,29 +9,29 @@ use crate::output::{self, grouped};
 use crate::table::{finish, table};
 
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
-    pub(super) work: &'static str,
-    pub(super) size: usize,
-    pub(super) publishers: u32,
-    pub(super) subscribers: u32,
-    pub(super) seconds: f64,
-    pub(super) rounds: u32,
+pub(crate) struct Report {
+    pub(crate) work: &'static str,
+    pub(crate) size: usize,
+    pub(crate) publishers: u32,
+    pub(crate) subscribers: u32,
+    pub(crate) seconds: f64,
+    pub(crate) rounds: u32,
     /// Connected meanwhile, besides those who take part.
-    pub(super) idle_instances: u32,
+    pub(crate) idle_instances: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) rate: Option<u32>,
+    pub(crate) rate: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) relay: Option<Relay>,
+    pub(crate) relay: Option<Relay>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) feed: Option<Feed>,
+    pub(crate) feed: Option<Feed>,
     #[serde(flatten)]
-    pub(super) bus: Figures,
-    pub(super) yardstick: Option<Figures>,
-    pub(super) ratio: Option<f64>,
+    pub(crate) bus: Figures,
+    pub(crate) yardstick: Option<Figures>,
+    pub(crate) ratio: Option<f64>,
 }
 
 impl Report {
-    pub(super) fn of(
+    pub(crate) fn of(
         work: &'static str,
         [publishers, subscribers]: [u32; 2],
         size: usize,
@@ -57,7 +57,7 @@ impl Report {
     }
 
     /// Shows it, and fails if a message was lost.
-    pub(super) fn show(&self, json: bool) -> Result<(), Failure> {
+    pub(crate) fn show(&self, json: bool) -> Result<(), Failure> {
         if json {
             print_json(self)?;
         } else {
@@ -103,7 +103,7 @@ impl Report {
     }
 }
 
-pub(super) fn print_json(report: &impl Serialize) -> Result<(), Failure> {
+pub(crate) fn print_json(report: &impl Serialize) -> Result<(), Failure> {
     let mut text = serde_json::to_vec_pretty(report).map_err(|error| Failure::system("write JSON", error))?;
     text.push(b'\n');
     output::write(&text)

@@ -11,7 +11,6 @@ use serde::Serialize;
 
 use crate::bench::actor::{Actor, hear_all, tell_all};
 use crate::bench::args::Soak;
-use crate::bench::clock::now;
 use crate::bench::figures::Figures;
 use crate::bench::part::Part;
 use crate::bench::progress::Progress;
@@ -23,6 +22,7 @@ use crate::bench::venue::Venue;
 use crate::failure::Failure;
 use crate::output::{self, bytes, grouped, time};
 use crate::stage::Stage;
+use crate::system::clock::now;
 use crate::table::{finish, table};
 
 /// Processes whose clients leave in good order.

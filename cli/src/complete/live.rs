@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Builder;
 
 use crate::format::escape;
-use crate::look::user;
+use crate::system::account::user_name;
 
 /// Whoever types does not wait longer than this.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -71,7 +71,7 @@ async fn instances(client: &Client) -> Vec<(String, String)> {
     let mut instances = answer::<Vec<InstanceStatus>>(client, admin::INSTANCES).await.unwrap_or_default();
     instances.retain(|instance| !is_own(instance.id));
     let describe = |instance: InstanceStatus| {
-        (instance.id.to_string(), format!("{} of {}", escaped(&instance.name), user(&instance.identity)))
+        (instance.id.to_string(), format!("{} of {}", escaped(&instance.name), user_name(&instance.identity)))
     };
     instances.into_iter().map(describe).collect()
 }

@@ -1,46 +1,5 @@
-//! Checks: each judges one thing by the facts, and says nothing where it does not apply.
+//! Checks of what a client of the bus learns, of whatever kind its pipe is. Each judges one thing by the facts, and says
+//! nothing where it does not apply. The transport has those of its pipes, and the order of all.
 
-mod broker;
-mod entry;
-mod files;
-mod resources;
-mod systemd;
-mod work;
-
-use super::facts::Facts;
-use super::finding::Finding;
-
-/// All checks, in the order in which a client needs what they judge.
-const CHECKS: [fn(&Facts) -> Option<Finding>; 23] = [
-    files::directory,
-    files::trust,
-    files::door,
-    files::instances,
-    entry::permissions,
-    entry::listener,
-    entry::connection,
-    broker::lock,
-    broker::process,
-    broker::versions,
-    broker::configuration,
-    systemd::socket,
-    systemd::service,
-    resources::broker_files,
-    resources::own_files,
-    resources::pipe_size,
-    resources::pipe_pages,
-    resources::protected_fifos,
-    files::leftovers,
-    work::losses,
-    work::stalls,
-    work::limits,
-    work::rights,
-];
-
-/// What they say.
-pub(crate) fn all(facts: &Facts) -> Vec<Finding> {
-    CHECKS.iter().filter_map(|check| check(facts)).collect()
-}
-
-#[cfg(test)]
-mod tests;
+pub(crate) mod contact;
+pub(crate) mod work;

@@ -120,11 +120,6 @@ pub(crate) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// A path, for a shell.
-pub(crate) fn quoted_path(path: &Path) -> String {
-    quoted(&path.display().to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::words::words;
-use crate::format::{base64, headers, push_object};
+use crate::format::{base64, headers, push_object, sid_of};
 
 /// Appends a record as a JSON object and a newline.
 pub(crate) fn push_record(buffer: &mut Vec<u8>, record: &Record) {
@@ -23,6 +23,7 @@ pub(crate) fn push_record(buffer: &mut Vec<u8>, record: &Record) {
         topic: if is_control { None } else { Some(record.topic.as_str()) },
         sender: record.sender.id.0,
         uid: record.sender.uid(),
+        sid: sid_of(&record.sender),
         name: &record.sender.name,
         to: record.to.map(|to| to.0),
         sequence: head.sequence,
@@ -52,6 +53,8 @@ struct Object<'a> {
     topic: Option<&'a str>,
     sender: u32,
     uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sid: Option<&'a str>,
     name: &'a str,
     to: Option<u32>,
     sequence: u64,

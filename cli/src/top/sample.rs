@@ -7,7 +7,8 @@ use pipebus_proto::admin::{self, InstanceStatus, Status, TopicStatus, UserStatus
 use tokio::sync::oneshot;
 
 use crate::failure::Failure;
-use crate::look::{ask, user};
+use crate::look::ask;
+use crate::system::account::user_name;
 use crate::top::state::View;
 
 /// The answers to one round of questions.
@@ -81,7 +82,7 @@ async fn look_up(identities: Vec<Identity>) -> Vec<(Identity, String)> {
     let (sender, receiver) = oneshot::channel();
     std::thread::spawn(move || {
         let named = identities.into_iter().map(|identity| {
-            let name = user(&identity);
+            let name = user_name(&identity);
             (identity, name)
         });
         let _ = sender.send(named.collect());

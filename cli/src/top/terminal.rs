@@ -14,10 +14,10 @@ use ratatui::crossterm::terminal::{
 };
 use ratatui::layout::Rect;
 use ratatui::{Frame, Terminal};
-use rustix::process::{Signal, kill_current_process_group};
 use tokio::sync::mpsc;
 
 use crate::failure::Failure;
+use crate::system::terminal::{has_screen, suspend};
 
 /// Whether the terminal is to be given back. A panic on another thread may have done it.
 static IS_TAKEN: AtomicBool = AtomicBool::new(false);
@@ -33,8 +33,7 @@ pub(super) struct Screen {
 impl Screen {
     /// Fails unless this program has a terminal that it can draw on. Changes nothing.
     pub(super) fn check() -> Result<(), Failure> {
-        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-        if stdout().is_terminal() && !is_dumb { Ok(()) } else { Err(Failure::NoTerminal) }
+        if stdout().is_terminal() && has_screen() { Ok(()) } else { Err(Failure::NoTerminal) }
     }
 
     pub(super) fn take() -> Result<Screen, Failure> {
@@ -63,8 +62,7 @@ impl Screen {
     /// Stops all programs of this job, as the shell's Ctrl-Z does, and comes back when the shell says so.
     pub(super) fn suspend(&mut self) -> Result<(), Failure> {
         give_back();
-        // Stops this thread before it returns. Where nobody could continue this program, nothing happens.
-        kill_current_process_group(Signal::TSTP).map_err(|error| Failure::system("suspend", error))?;
+        suspend().map_err(|error| Failure::system("suspend", error))?;
         self.retake()
     }
 

@@ -10,10 +10,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::bench::clock::{now, sleep_until};
+use crate::bench::clock::sleep_until;
 use crate::bench::meter::{Cues, say};
 use crate::bench::soak::dice::Dice;
 use crate::failure::Failure;
+use crate::system::clock::now;
 
 /// Clients of one process at a time.
 const LIVES: usize = 8;

@@ -8,6 +8,7 @@ use pipebus_proto::admin::Status;
 use serde::Serialize;
 
 use crate::output::{bytes, grouped};
+use crate::system::process;
 
 /// A FIFO of a client that was killed while it knocked is swept before it is so old.
 const SWEPT_AFTER: Duration = Duration::from_secs(330);
@@ -46,11 +47,10 @@ pub(super) const ROWS: [Row; 9] = [
 impl Sample {
     /// What the broker says of itself, and what the system says of it.
     pub(super) fn take(status: &Status) -> Sample {
-        let process = Path::new("/proc").join(status.pid.to_string());
         let files = files(Path::new(&status.bus));
         Sample {
-            open_files: count(&process.join("fd")),
-            threads: count(&process.join("task")),
+            open_files: process::open_files(status.pid),
+            threads: process::threads(status.pid),
             memory_bytes: status.memory_bytes,
             files: files.map(|(kept, _)| kept),
             leftovers: files.map(|(_, leftovers)| leftovers),

@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use pipebus_proto::admin::InstanceStatus;
 
-use crate::doctor::facts::{Answer, Facts, Right};
+use crate::doctor::facts::{Answer, Right};
 use crate::doctor::finding::{Finding, counted, quoted};
 use crate::format::escaped;
 use crate::output::{grouped, time};
+use crate::transport::doctor::Facts;
 
 /// So many are named.
 const NAMED_MAX: usize = 3;
 
-pub(super) fn losses(facts: &Facts) -> Option<Finding> {
+pub(crate) fn losses(facts: &Facts) -> Option<Finding> {
     let check = "losses";
     let Answer::Given(status) = &facts.status else { return None };
     if status.dropped == 0 {
@@ -26,7 +27,7 @@ pub(super) fn losses(facts: &Facts) -> Option<Finding> {
     Some(Finding::warning(check, what).mend(mend))
 }
 
-pub(super) fn stalls(facts: &Facts) -> Option<Finding> {
+pub(crate) fn stalls(facts: &Facts) -> Option<Finding> {
     let check = "stalls";
     let Answer::Given(instances) = &facts.instances else { return None };
     let stalled = instances.iter().filter(|instance| instance.stalled).count() as u64;
@@ -57,7 +58,7 @@ fn named(facts: &Facts, which: impl Fn(&&InstanceStatus) -> bool) -> String {
     format!(": {}{rest}", names.join(", "))
 }
 
-pub(super) fn limits(facts: &Facts) -> Option<Finding> {
+pub(crate) fn limits(facts: &Facts) -> Option<Finding> {
     let check = "limits";
     let Answer::Given(status) = &facts.status else { return None };
     let reached: Vec<String> =
@@ -75,7 +76,7 @@ pub(super) fn limits(facts: &Facts) -> Option<Finding> {
     Some(Finding::ok(check, format!("none was reached; {used}")))
 }
 
-pub(super) fn rights(facts: &Facts) -> Option<Finding> {
+pub(crate) fn rights(facts: &Facts) -> Option<Finding> {
     let check = "rights";
     let name = &facts.me.name;
     let rights = [("publish", &facts.publish), ("subscribe", &facts.subscribe)];

@@ -1,0 +1,3 @@
+//! Files that are nobody's but the user's.
+
+pub(crate) use pipebus_windows::file::create_private;
