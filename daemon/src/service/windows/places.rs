@@ -66,7 +66,7 @@ pub(crate) fn check_trusted(directory: &Path) -> io::Result<()> {
 /// Somebody besides those who administer the machine who may change a file, or the directory that it is in.
 pub(super) fn changed_by(file: &Path) -> io::Result<Option<String>> {
     let places = [Some(file), file.parent()];
-    let strangers = places.into_iter().flatten().map(|path| stranger(&Opened::new(path)?.descriptor()?, None));
+    let mut strangers = places.into_iter().flatten().map(|path| stranger(&Opened::new(path)?.descriptor()?, None));
     strangers.find_map(Result::transpose).transpose()
 }
 
