@@ -147,7 +147,8 @@ fn scan_and_doctor_find_the_bus() {
     let scanned = run(&mut bus.cli(&["scan", "--json"]));
     let report: serde_json::Value = serde_json::from_slice(&scanned.stdout).unwrap();
     let buses = report["buses"].as_array().unwrap();
-    let found = buses.iter().find(|one| one["path"] == bus.address()).expect(&text(&scanned.stdout));
+    let found = buses.iter().find(|one| one["path"] == bus.address());
+    let found = found.unwrap_or_else(|| panic!("{}", text(&scanned.stdout)));
     assert_eq!(found["state"], "alive", "{found}");
     let checked = run(&mut bus.cli(&["doctor", "--json"]));
     let report: serde_json::Value = serde_json::from_slice(&checked.stdout).unwrap();
