@@ -88,9 +88,8 @@ impl Program for Arguments {
     fn options(&self) -> Vec<OsString> {
         let mut options = Vec::new();
         let mut add = |name: &str, value: OsString| options.extend([name.into(), value]);
-        if let Some(file) = &self.config {
-            // It may be started in another directory.
-            add("--config", std::path::absolute(file).unwrap_or_else(|_| file.clone()).into());
+        if let Some(file) = self.configuration() {
+            add("--config", file.into());
         }
         for (key, value) in &self.set {
             add("--set", format!("{key}={value}").into());
@@ -99,6 +98,11 @@ impl Program for Arguments {
             value.iter().for_each(|value| add(name, value.into()));
         }
         options
+    }
+
+    /// It may be started in another directory.
+    fn configuration(&self) -> Option<PathBuf> {
+        self.config.as_ref().map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone()))
     }
 
     fn check(&self, supervisor: &Supervisor) -> Result<(), Failure> {

@@ -66,15 +66,20 @@ fn bincode_is_named_in_one_module() {
 }
 
 #[test]
-fn only_transports_and_the_relay_know_the_system() {
+fn only_transports_the_relay_and_the_service_know_the_system() {
     let mut files = [sources("proto/src"), sources("daemon/src"), sources("client/src")].concat();
-    let knows =
-        |path: &Path| path.components().any(|part| part.as_os_str() == "transport" || part.as_os_str() == "relay");
+    let knows = |path: &Path| {
+        path.components().any(|part| ["transport", "relay", "service"].iter().any(|room| part.as_os_str() == *room))
+    };
     files.retain(|(path, _)| !knows(path));
-    // Signals are the process's, not the bus's; tests beside the code make their own pipes.
-    files.retain(|(path, _)| !path.ends_with("daemon/src/main.rs") && !path.ends_with("tests.rs"));
-    let words = ["cfg(unix)", "cfg(windows)", "cfg(target_os", "os::unix", "net::unix", "mkfifo"];
-    check(files, &words, "another system is one file beside fifo.rs");
+    // Tests beside the code make their own pipes.
+    files.retain(|(path, _)| !path.ends_with("tests.rs"));
+    let words = ["cfg(unix)", "cfg(windows)", "cfg(not(unix", "cfg(target_os", "os::unix", "os::windows", "mkfifo"];
+    let calls = ["net::unix", "net::windows", "signal::unix", "signal::windows", "pipebus_windows"];
+    check(files.clone(), &[&words[..], &calls].concat(), "another system is one file beside fifo.rs");
+    files.retain(|(path, _)| path.starts_with(root().join("daemon")));
+    let libraries = ["rustix::", "nix::", "sd_notify", "tracing_journald", "windows_service", "windows_sys"];
+    check(files, &libraries, "another system is one folder beside service/unix");
 }
 
 /// What names a system: how the compiler asks for one, and what is there for one alone.

@@ -1,10 +1,11 @@
-//! Directories of which a security descriptor says who may do what in them.
+//! Directories: where programs have their data, and who may do what in one, as its security descriptor says.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::windows::ffi::OsStrExt;
+use std::os::windows::ffi::{OsStrExt, OsStringExt};
 use std::os::windows::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr;
 
 use windows_sys::Win32::Security::Authorization::{SE_FILE_OBJECT, SetNamedSecurityInfoW};
@@ -16,8 +17,41 @@ use windows_sys::Win32::Storage::FileSystem::{
     READ_CONTROL,
 };
 
+use windows_sys::Win32::System::Registry::{HKEY_LOCAL_MACHINE, RRF_RT_REG_SZ, RegGetValueW};
+
 use crate::descriptor::Descriptor;
-use crate::system::{check, check_code};
+use crate::system::{check, check_code, wide};
+
+/// Where the machine's directories are noted.
+const PROFILES: &str = r"SOFTWARE\Microsoft\Windows NT\CurrentVersion\ProfileList";
+
+/// A path has at most so many UTF-16 units.
+const PATH_UNITS_MAX: usize = 32 * 1024;
+
+/// Where programs have data that is of no single user: what `%ProgramData%` says, unless somebody has changed that. Not asked
+/// of the shell, since the console tells a program that has it nothing of logging off and shutting down.
+///
+/// # Errors
+/// What the system says.
+pub fn program_data() -> io::Result<PathBuf> {
+    let mut path = vec![0u16; PATH_UNITS_MAX];
+    let mut bytes = (path.len() * size_of::<u16>()) as u32;
+    let (key, value) = (wide(PROFILES), wide("ProgramData"));
+    // SAFETY: the texts end with a 0, and there is as much room as is said.
+    check_code(unsafe {
+        RegGetValueW(
+            HKEY_LOCAL_MACHINE,
+            key.as_ptr(),
+            value.as_ptr(),
+            RRF_RT_REG_SZ,
+            ptr::null_mut(),
+            path.as_mut_ptr().cast(),
+            &raw mut bytes,
+        )
+    })?;
+    let text = path.split(|unit| *unit == 0).next().unwrap_or_default();
+    Ok(PathBuf::from(OsString::from_wide(text)))
+}
 
 /// Makes one. There must be none yet.
 ///
@@ -90,6 +124,12 @@ pub(crate) fn wide_path(path: &Path) -> Vec<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_have_their_data_somewhere() {
+        let path = program_data().unwrap();
+        assert!(path.is_absolute() && path.is_dir(), "{path:?}");
+    }
 
     #[test]
     fn one_is_made_looked_at_and_given_another_list() {

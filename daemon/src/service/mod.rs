@@ -22,12 +22,16 @@ pub(crate) use system::{
 };
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// A program that serves a bus, whoever has started it.
 pub trait Program: Send + 'static {
     /// Its options as they were given, with which it can be started again in the same way from anywhere.
     fn options(&self) -> Vec<OsString>;
+
+    /// The file that they name to configure it.
+    fn configuration(&self) -> Option<PathBuf>;
 
     /// Finds out whether it could serve.
     ///

@@ -1,9 +1,7 @@
 //! A client that obeys no rules: it speaks the protocol by hand, and as wrongly as a story wants.
 
-use std::time::Duration;
-
 use bytes::BytesMut;
-use pipebus_proto::control::{Control, Welcome};
+use pipebus_proto::control::{Control, Purpose, Welcome};
 use pipebus_proto::frame::{Flags, Head, Kind, PROTOCOL_VERSION};
 use pipebus_proto::splitter::next_span;
 use pipebus_proto::topic::{InstanceId, TopicId};
@@ -12,9 +10,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::system::{Reader, Writer, open};
 use crate::{Bus, soon};
-
-/// A pipe that takes nothing for so long is full.
-const FULL_WAIT: Duration = Duration::from_millis(500);
 
 /// An open connection, of which the broker knows nothing but what the story says.
 #[derive(Debug)]
@@ -51,15 +46,6 @@ impl Raw {
         soon("room in the pipe", self.writer.write_all(bytes)).await.unwrap();
     }
 
-    /// Writes it again and again until the pipe is full. Returns how many bytes it took.
-    pub async fn fill(&mut self, bytes: &[u8]) -> usize {
-        let mut taken = 0;
-        while let Ok(written) = tokio::time::timeout(FULL_WAIT, self.writer.write(bytes)).await {
-            taken += written.unwrap();
-        }
-        taken
-    }
-
     /// Says something.
     pub async fn say(&mut self, control: &Control) {
         self.write(&encode_control(control)).await;
@@ -81,6 +67,25 @@ impl Raw {
         }
     }
 
+    /// So many messages, each by the number in the first 8 bytes of its payload.
+    pub async fn count_messages(&mut self, count: u64) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        while (numbers.len() as u64) < count {
+            match next_span(&mut self.buffer).unwrap() {
+                Some(span) if span.kind == Kind::Message => {
+                    numbers
+                        .extend(span.iter().map(|frame| u64::from_le_bytes(frame.payload()[..8].try_into().unwrap())));
+                }
+                Some(_) => {}
+                None => {
+                    let read = soon("a message", self.reader.read_buf(&mut self.buffer)).await.unwrap();
+                    assert!(read > 0, "the connection was closed");
+                }
+            }
+        }
+        numbers
+    }
+
     /// Whether the broker closes the connection, whatever it says before.
     pub async fn is_closed(&mut self) -> bool {
         while self.hear().await.is_some() {}
@@ -89,7 +94,7 @@ impl Raw {
 
     /// A number for a topic.
     pub async fn declare(&mut self, name: &str) -> TopicId {
-        self.say(&Control::Declare { topic: name.to_owned() }).await;
+        self.say(&Control::Declare { token: 1, topic: name.to_owned(), purpose: Purpose::Publish }).await;
         loop {
             match self.hear().await {
                 Some(Control::Declared { topic, .. }) => return topic,

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,6 +95,7 @@ fn install(program: &impl Program, account: &str) -> Result<ExitCode, Failure> {
     program.check(&Supervisor::of_service(Arc::default()))?;
     let doing = "install the service";
     let executable = std::env::current_exe().map_err(|error| manager::failed(format!("cannot {doing}: {error}")))?;
+    let program_files = [Some(executable.clone()), program.configuration()].into_iter().flatten();
     let mut launch_arguments: Vec<OsString> = vec!["service".into(), "run".into()];
     launch_arguments.extend(program.options());
     let access = ServiceManagerAccess::CONNECT | ServiceManagerAccess::CREATE_SERVICE;
@@ -123,12 +125,26 @@ fn install(program: &impl Program, account: &str) -> Result<ExitCode, Failure> {
         let _ = service.delete();
         return Err(failure);
     }
+    for file in program_files {
+        warn_of_change(&file);
+    }
     let directory = places::system_directory();
     say(&format!(
         "installed; its configuration is in {}, its log in {}; `pipebusd service start` starts it\n",
         directory.display(),
         places::log_file().display(),
     ))
+}
+
+/// Whoever may change what a service runs, or obeys, can do whatever the service may.
+fn warn_of_change(file: &Path) {
+    let whom = match places::changed_by(file) {
+        Ok(None) => return,
+        Ok(Some(who)) => who,
+        Err(error) => format!("it can't be told who ({error})"),
+    };
+    let file = file.display();
+    eprintln!("pipebusd: not only administrators may change {file}: {whom}; install from where only they may");
 }
 
 /// The account as the service control manager wants it; `None` for the system itself.
@@ -166,7 +182,15 @@ fn configure(service: &Service) -> Result<(), Error> {
         command: None,
         actions: Some(RESTARTS.into_iter().map(restart).chain([give_up]).collect()),
     })?;
-    service.set_failure_actions_on_non_crash_failures(true)?;
+    match service.set_failure_actions_on_non_crash_failures(true) {
+        // Windows can since Vista; what stands for it elsewhere may not.
+        Err(error) if manager::is_unknown_setting(&error) => {
+            eprintln!(
+                "pipebusd: this system starts the service again only after a crash, and not when it ends with an error"
+            );
+        }
+        set => set?,
+    }
     service.set_preshutdown_timeout(PRESHUTDOWN_TIMEOUT)
 }
 

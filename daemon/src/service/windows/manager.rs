@@ -15,6 +15,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const POLLS_MAX: u32 = 600;
 
 const ACCESS_DENIED: i32 = 5;
+const INVALID_LEVEL: i32 = 124;
 const SERVICE_ALREADY_RUNNING: i32 = 1056;
 const INVALID_SERVICE_ACCOUNT: i32 = 1057;
 const SERVICE_DOES_NOT_EXIST: i32 = 1060;
@@ -44,10 +45,8 @@ pub(super) fn failure(doing: &str, error: &Error) -> Failure {
         Some(FAILED_SERVICE_CONTROLLER_CONNECT) => {
             "that is for the service control manager to do; say `pipebusd service start`".to_owned()
         }
-        _ => match error {
-            Error::Winapi(error) => error.to_string(),
-            error => error.to_string(),
-        },
+        // What is in it tells more than that something is.
+        _ => std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string),
     };
     failed(format!("cannot {doing}: {why}"))
 }
@@ -61,6 +60,11 @@ fn code(error: &Error) -> Option<i32> {
         Error::Winapi(error) => error.raw_os_error(),
         _ => None,
     }
+}
+
+/// Whether this manager does not know what it was to be told about a service.
+pub(super) fn is_unknown_setting(error: &Error) -> bool {
+    code(error) == Some(INVALID_LEVEL)
 }
 
 /// The manager, asked for this.

@@ -5,20 +5,23 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use pipebus_windows::account::{self, ADMINISTRATORS, SYSTEM};
-use pipebus_windows::descriptor::{Descriptor, Entry};
+use pipebus_windows::descriptor::Descriptor;
 use pipebus_windows::directory::{self, Opened};
 
-/// Those who may do everything in the directory, and the users, who may read it.
-const LIST_OF_CONFIGURATION: &str = "D:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;0x1200a9;;;BU)";
+/// Those whose the directory is and who may do everything in it, and the users, who may read it.
+const CONFIGURATION: &str = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;0x1200a9;;;BU)";
 
-/// Those who may do everything in the directory of logs, which tell who does what on the bus.
-const LIST_OF_LOGS: &str = "D:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)";
+/// Those whose the directory of logs is and who may do everything in it: logs tell who does what on the bus.
+const LOGS: &str = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)";
 
 /// What a service may do there, whatever its account: all but to say who else may.
 const MODIFY: &str = "0x1301bf";
 
 /// Windows itself, as far as it updates itself (`NT SERVICE\TrustedInstaller`).
 const TRUSTED_INSTALLER: &str = "S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464";
+
+/// All, of whom a list that is not there says that they may do everything.
+const EVERYONE: &str = "S-1-1-0";
 
 /// In place of whoever will make something in a directory.
 const CREATOR: &str = "S-1-3-0";
@@ -29,8 +32,7 @@ const CHANGE: u32 = 0x2 | 0x4 | 0x40 | 0x1_0000 | 0x4_0000 | 0x8_0000 | 0x1000_0
 
 /// Where the machine's configuration is.
 pub(crate) fn system_directory() -> PathBuf {
-    let data = std::env::var_os("ProgramData").map_or_else(|| PathBuf::from(r"C:\ProgramData"), PathBuf::from);
-    data.join("pipebus")
+    directory::program_data().unwrap_or_else(|_| PathBuf::from(r"C:\ProgramData")).join("pipebus")
 }
 
 /// Where a service logs to that is not told otherwise.
@@ -53,35 +55,36 @@ pub(crate) fn check_trusted(directory: &Path) -> io::Result<()> {
     if opened.is_link {
         return Err(distrust("it leads elsewhere; make it a directory, as `pipebusd service install` does".to_owned()));
     }
-    let descriptor = opened.descriptor()?;
     let own = account::own()?.sid;
-    let stranger = stranger(descriptor.owner()?.as_deref(), descriptor.entries()?.as_deref(), &own);
-    let Some(stranger) = stranger else { return Ok(()) };
-    let who = account::name_of(&stranger);
+    let Some(who) = stranger(&opened.descriptor()?, Some(&own))? else { return Ok(()) };
     Err(distrust(format!(
         "{who} may change what is in it, so that it can't be trusted; look at what is there, remove it, and let \
          `pipebusd service install` make it"
     )))
 }
 
-/// Somebody who may change what is in a directory, besides those who administer the machine and whoever asks.
-fn stranger(owner: Option<&str>, entries: Option<&[Entry]>, own: &str) -> Option<String> {
-    let is_trusted = |sid: &str| [SYSTEM, ADMINISTRATORS, TRUSTED_INSTALLER, own].contains(&sid);
-    if let Some(owner) = owner.filter(|owner| !is_trusted(owner)) {
-        return Some(owner.to_owned());
-    }
-    // Without a list everybody may do everything.
-    let Some(entries) = entries else { return Some("S-1-1-0".to_owned()) };
-    let allowed = entries.iter().filter(|entry| entry.allows && entry.rights & CHANGE != 0);
-    allowed.map(|entry| &entry.sid).find(|sid| !is_trusted(sid) && *sid != CREATOR).cloned()
+/// Somebody besides those who administer the machine who may change a file, or the directory that it is in.
+pub(super) fn changed_by(file: &Path) -> io::Result<Option<String>> {
+    let places = [Some(file), file.parent()];
+    let mut strangers = places.into_iter().flatten().map(|path| stranger(&Opened::new(path)?.descriptor()?, None));
+    strangers.find_map(Result::transpose).transpose()
+}
+
+/// The name of somebody who may change what has this descriptor, besides those who administer the machine and `own`.
+fn stranger(descriptor: &Descriptor, own: Option<&str>) -> io::Result<Option<String>> {
+    let is_trusted = |sid: &str| [SYSTEM, ADMINISTRATORS, TRUSTED_INSTALLER].contains(&sid) || Some(sid) == own;
+    let Some(entries) = descriptor.entries()? else { return Ok(Some(account::name_of(EVERYONE))) };
+    let allowed = entries.into_iter().filter(|entry| entry.allows && entry.rights & CHANGE != 0);
+    let mut who = descriptor.owner()?.into_iter().chain(allowed.map(|entry| entry.sid).filter(|sid| sid != CREATOR));
+    Ok(who.find(|sid| !is_trusted(sid)).map(|sid| account::name_of(&sid)))
 }
 
 /// Makes the directories, as far as they are not there, and lets the service's account write its log.
 pub(super) fn prepare(account: Option<&str>) -> io::Result<()> {
-    let of_configuration = Descriptor::parse(LIST_OF_CONFIGURATION)?;
+    let of_configuration = Descriptor::parse(CONFIGURATION)?;
     make(&system_directory(), &of_configuration)?;
     check_trusted(&system_directory())?;
-    let mut list = LIST_OF_LOGS.to_owned();
+    let mut list = LOGS.to_owned();
     if let Some(account) = account.map(account::named).transpose()?.flatten() {
         list.push_str(&format!("(A;OICI;{MODIFY};;;{})", account.sid));
     }
@@ -103,21 +106,19 @@ mod tests {
 
     #[track_caller]
     fn check(descriptor: &str, expected: Option<&str>) {
-        let descriptor = Descriptor::parse(descriptor).unwrap();
-        let (owner, entries) = (descriptor.owner().unwrap(), descriptor.entries().unwrap());
-        let own = "S-1-5-21-1-2-3-1000";
-        assert_eq!(stranger(owner.as_deref(), entries.as_deref(), own).as_deref(), expected);
+        let stranger = stranger(&Descriptor::parse(descriptor).unwrap(), Some("S-1-5-21-1-2-3-1000")).unwrap();
+        assert_eq!(stranger, expected.map(account::name_of));
     }
 
     #[test]
     fn whoever_may_change_a_directory_must_be_trusted() {
         let (users, other) = ("S-1-5-32-545", "S-1-5-21-1-2-3-1001");
-        check(&format!("O:BA{LIST_OF_CONFIGURATION}"), None);
-        check(&format!("O:SY{LIST_OF_LOGS}"), None);
+        check(CONFIGURATION, None);
+        check(LOGS, None);
         check("O:S-1-5-21-1-2-3-1000D:(A;OICI;FA;;;S-1-5-21-1-2-3-1000)", None);
-        check(&format!("O:{other}{LIST_OF_CONFIGURATION}"), Some(other));
+        check(&CONFIGURATION.replace("O:BA", &format!("O:{other}")), Some(other));
         check(&format!("O:BAD:(A;;FA;;;BA)(A;;FA;;;{other})"), Some(other));
-        check("O:BA", Some("S-1-1-0"));
+        check("O:BA", Some(EVERYONE));
         // What a directory that is simply made under %ProgramData% inherits.
         let inherited = "(A;OICIID;FA;;;SY)(A;OICIID;FA;;;BA)(A;OICIIOID;GA;;;CO)(A;OICIID;0x1200a9;;;BU)";
         check(&format!("O:BAD:AI{inherited}"), None);

@@ -75,3 +75,36 @@ fn exit_code(ended: Result<Result<(), Failure>, Box<dyn Any + Send>>) -> Service
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn controls_become_wishes_and_others_are_not_obeyed() {
+        let service = Arc::new(Service::default());
+        let (mut ends, mut reloads) = Supervisor::of_service(service.clone()).signals().unwrap();
+        assert!(matches!(obey(&service, &ServiceControl::ParamChange), ServiceControlHandlerResult::NoError));
+        assert_eq!(reloads.wished().await, Some(()));
+        for control in [ServiceControl::Stop, ServiceControl::Preshutdown] {
+            assert!(matches!(obey(&service, &control), ServiceControlHandlerResult::NoError));
+            ends.wished().await;
+        }
+        assert!(matches!(obey(&service, &ServiceControl::Pause), ServiceControlHandlerResult::NotImplemented));
+    }
+
+    #[test]
+    fn every_end_has_its_code() {
+        let failure = |exit_code| Failure { exit_code, text: "a test of pipebusd".to_owned(), is_logged: true };
+        assert_eq!(exit_code(Ok(Ok(()))), ServiceExitCode::NO_ERROR);
+        assert_eq!(exit_code(Ok(Err(failure(4)))), ServiceExitCode::ServiceSpecific(4));
+        assert_eq!(exit_code(Err(Box::new("a test of pipebusd"))), ServiceExitCode::ServiceSpecific(PANICKED));
+    }
+
+    #[test]
+    fn a_service_has_defaults_and_a_console_has_none() {
+        let service = Supervisor::of_service(Arc::default()).defaults();
+        assert!(service.contains(&("bus.address".to_owned(), "system".to_owned())), "{service:?}");
+        assert!(Supervisor::default().defaults().is_empty());
+    }
+}
