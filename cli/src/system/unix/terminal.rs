@@ -33,6 +33,11 @@ pub(crate) fn suspend() -> io::Result<()> {
     Ok(kill_current_process_group(Signal::TSTP)?)
 }
 
+/// Whether an error of writing to the standard output says that whoever read it has left.
+pub(crate) fn is_closed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
 /// Waits until whoever read the standard output has left. Never returns where that can't be seen, as in a file.
 pub(crate) async fn output_closed() {
     // Only watched, so that it need not be made non-blocking, which would be so for all who share it.

@@ -29,6 +29,14 @@ pub(crate) fn suspend() -> io::Result<()> {
     Ok(())
 }
 
+/// The other end of a pipe is closed, as Wine says it (ERROR_PIPE_NOT_CONNECTED).
+const NOT_CONNECTED: i32 = 233;
+
+/// Whether an error of writing to the standard output says that whoever read it has left.
+pub(crate) fn is_closed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe || error.raw_os_error() == Some(NOT_CONNECTED)
+}
+
 /// Waits until whoever read the standard output has left, which can't be seen here before something is written.
 pub(crate) async fn output_closed() {
     std::future::pending().await
