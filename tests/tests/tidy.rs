@@ -150,6 +150,8 @@ fn every_file_that_the_documents_name_is_there() {
         "docs/install.md",
         "docs/metrics.md",
         "docs/operate.md",
+        "docs/windows.md",
+        "docs/windows.md",
     ] {
         let text = fs::read_to_string(root().join(document)).unwrap();
         let folder = root().join(document).parent().unwrap().to_owned();

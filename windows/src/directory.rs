@@ -140,6 +140,8 @@ mod tests {
         let opened = Opened::new(&path).unwrap();
         assert!(!opened.is_link);
         let descriptor = opened.descriptor().unwrap();
+        // As long as it is open, it is there.
+        drop(opened);
         assert!(descriptor.owner().unwrap().is_some() && descriptor.entries().unwrap().is_some(), "{descriptor:?}");
         protect(&path, &all).unwrap();
         std::fs::write(path.join("file"), "text").unwrap();
