@@ -22,6 +22,11 @@ pub(crate) fn has_colours() -> bool {
     std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
+/// Whether it obeys what moves the cursor, if it is one.
+pub(crate) fn takes_sequences() -> bool {
+    true
+}
+
 /// Whether one can draw on it, if it is one.
 pub(crate) fn has_screen() -> bool {
     std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")

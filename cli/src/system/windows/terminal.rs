@@ -14,9 +14,14 @@ pub(crate) fn width() -> Option<u16> {
     Some(columns).filter(|columns| *columns > 0)
 }
 
-/// Whether it shows colours, if it is one: consoles do if they are asked to, but for old ones.
+/// Whether it shows colours, if it is one.
 pub(crate) fn has_colours() -> bool {
-    std::env::var_os("TERM").is_none_or(|term| term != "dumb") && supports_ansi()
+    std::env::var_os("TERM").is_none_or(|term| term != "dumb") && takes_sequences()
+}
+
+/// Whether it obeys what moves the cursor, if it is one: consoles do if they are asked to, but for old ones.
+pub(crate) fn takes_sequences() -> bool {
+    supports_ansi()
 }
 
 /// Whether one can draw on it, if it is one.
