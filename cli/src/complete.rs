@@ -11,7 +11,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use clap::{Arg, Command, CommandFactory};
-use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter, complete};
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, complete};
 use pipebus_client::Topic;
 use pipebus_proto::pattern::Pattern;
 use pipebus_proto::place::Address;
@@ -22,6 +22,7 @@ use crate::args::shell::{Complete, Completions, Quoted, Shell};
 use crate::failure::Failure;
 use crate::format::escape;
 use crate::output;
+use crate::transport::places;
 
 /// Prints the script for a shell.
 pub(crate) fn print_script(arguments: &Completions) -> Result<(), Failure> {
@@ -121,7 +122,7 @@ fn addresses(current: &OsStr) -> Vec<CompletionCandidate> {
     let mut candidates: Vec<_> =
         words.map(|(word, means)| CompletionCandidate::new(word).help(Some(means.into()))).collect();
     if !current.is_empty() {
-        candidates.extend(PathCompleter::dir().complete(current));
+        candidates.extend(places(current));
     }
     candidates
 }

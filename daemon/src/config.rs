@@ -5,6 +5,7 @@
 mod log;
 mod metrics;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -23,6 +24,9 @@ use crate::transport::Access;
 
 /// The file that is built in: every key, explained, with its default.
 pub const BUILT_IN: &str = include_str!("../../config/pipebus.toml");
+
+/// What [`DoorSection::buffer_bytes`] may be.
+const BUFFER_BYTES: RangeInclusive<u32> = 4096..=1024 * 1024;
 
 /// The smallest queue, in bytes: a page.
 const QUEUE_BYTES_MIN: usize = 4096;
@@ -71,6 +75,19 @@ pub struct DoorSection {
     pub remote: bool,
     /// On Windows: how many bytes each buffer of an instance's pipe has.
     pub buffer_bytes: u32,
+}
+
+impl DoorSection {
+    fn check(&self) -> Result<(), String> {
+        if !BUFFER_BYTES.contains(&self.buffer_bytes) {
+            let (least, most) = BUFFER_BYTES.into_inner();
+            return Err(format!("door.buffer_bytes: must be from {least} to {most}"));
+        }
+        if self.access == Access::Group && self.group.is_empty() {
+            return Err("door.access is \"group\", but door.group is empty; name the group".to_owned());
+        }
+        Ok(())
+    }
 }
 
 /// `[policy]`
@@ -367,10 +384,7 @@ impl Config {
         if !(least..=most).contains(&limits.message_bytes_max) {
             return Err(format!("limits.message_bytes_max: must be from {least} to {most}"));
         }
-        if self.door.access == Access::Group && self.door.group.is_empty() {
-            return Err("door.access is \"group\", but door.group is empty; name the group".to_owned());
-        }
-        Ok(())
+        self.door.check()
     }
 }
 
@@ -439,6 +453,7 @@ fn system_files(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
         files.push(main);
     }
     let conf_d = directory.join("conf.d");
+    service::check_trusted(&conf_d).map_err(unreadable)?;
     match std::fs::read_dir(&conf_d) {
         Ok(entries) => {
             let mut more: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -448,6 +463,10 @@ fn system_files(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(source) => return Err(ConfigError::Unreadable { path: conf_d, source }),
+    }
+    // Whoever made one while others could is still its owner.
+    for path in &files {
+        service::check_trusted(path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
     }
     Ok(files)
 }

@@ -66,12 +66,14 @@ pub(crate) fn serve(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown:
 
 /// It is no more, but for its pipe.
 async fn part(mut instance: Instance) {
-    transport::part(&mut instance.intake.reader).await;
+    instance.intake.buffer = ReadBuffer::default();
+    let patience = instance.intake.inlet.broker.config.shutdown_timeout();
+    transport::part(&mut instance.intake.reader, patience).await;
 }
 
 /// Waits for the client's Hello. Returns the instance, welcomed, or tells the client why not.
 async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shutdown) -> Option<Instance> {
-    let Arrived { reader, writer, peer } = arrived;
+    let Arrived { mut reader, writer, peer } = arrived;
     let deadline = Instant::now() + broker.config.handshake_timeout();
     let mut read = BytesMut::new();
     let hello = tokio::select! {
@@ -101,6 +103,7 @@ async fn let_in(broker: Arc<Broker>, arrived: Arrived, turn: Turn, shutdown: Shu
         Err(refused) => {
             broker.tally.turned_away.count(refused.reason);
             refuse(writer, &peer, refused);
+            transport::part(&mut reader, FAREWELL_WAIT).await;
             return None;
         }
     };

@@ -80,15 +80,18 @@ pub fn check(directories: &[Directory], me: u32) -> Result<(), Distrust> {
 /// Judges a named pipe of Windows by its owner, for an account `me`; both are security identifiers as text.
 ///
 /// Anybody can make a pipe of any name, as anybody can make a directory in the temporary one. Good is what is `me`'s, the
-/// system's, of those who administer the machine, or a service's: those that have an account of their own
-/// (`NT SERVICE\NAME`), LocalService or NetworkService. ("Well-known SIDs" in Microsoft's documentation.)
+/// system's, of those who administer the machine, or of a service that has an account of its own (`NT SERVICE\NAME`). Not of
+/// LocalService and NetworkService, which many services are; and a session's bus, which is `me`'s alone, is no service's.
+/// ("Well-known SIDs" in Microsoft's documentation.) Of a pipe on another machine this says little: its accounts are others.
 ///
 /// # Errors
 /// It is somebody else's.
 pub fn check_owner(pipe: &Path, owner: &str, me: &str) -> Result<(), Distrust> {
-    const TRUSTED: [&str; 4] = ["S-1-5-18", "S-1-5-32-544", "S-1-5-19", "S-1-5-20"];
+    const TRUSTED: [&str; 2] = ["S-1-5-18", "S-1-5-32-544"];
     const SERVICES: &str = "S-1-5-80-";
-    if !owner.is_empty() && (owner == me || TRUSTED.contains(&owner) || owner.starts_with(SERVICES)) {
+    let is_session = !me.is_empty() && pipe.to_string_lossy().ends_with(me);
+    let is_service = owner.starts_with(SERVICES) && !is_session;
+    if !owner.is_empty() && (owner == me || TRUSTED.contains(&owner) || is_service) {
         return Ok(());
     }
     Err(Distrust::Stranger { path: pipe.to_owned(), owner: owner.to_owned() })
@@ -201,8 +204,11 @@ mod tests {
         for owner in ["S-1-5-21-1-1001", "S-1-5-18", "S-1-5-32-544", "S-1-5-80-7-7-7-7-7"] {
             assert_eq!(check(owner), Ok(()), "{owner}");
         }
-        for owner in ["S-1-5-21-1-1002", "", "S-1-5-7", "S-1-5-8", "S-1-5-180"] {
+        for owner in ["S-1-5-21-1-1002", "", "S-1-5-7", "S-1-5-8", "S-1-5-180", "S-1-5-19", "S-1-5-20"] {
             assert!(matches!(check(owner), Err(Distrust::Stranger { .. })), "{owner}");
         }
+        let session = Path::new(r"\\.\pipe\pipebus-S-1-5-21-1-1001");
+        let of_service = check_owner(session, "S-1-5-80-7-7-7-7-7", "S-1-5-21-1-1001");
+        assert!(matches!(of_service, Err(Distrust::Stranger { .. })), "a session is its user's");
     }
 }

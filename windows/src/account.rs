@@ -8,8 +8,8 @@ use windows_sys::Win32::Foundation::{ERROR_INSUFFICIENT_BUFFER, ERROR_NONE_MAPPE
 use windows_sys::Win32::Security::Authorization::{ConvertSidToStringSidW, ConvertStringSidToSidW};
 use windows_sys::Win32::Security::{
     GetTokenInformation, LookupAccountNameW, LookupAccountSidW, PSID, RevertToSelf, SECURITY_MAX_SID_SIZE,
-    SID_NAME_USE, SidTypeAlias, SidTypeGroup, SidTypeWellKnownGroup, TOKEN_GROUPS, TOKEN_INFORMATION_CLASS,
-    TOKEN_QUERY, TOKEN_USER, TokenGroups, TokenUser,
+    SID_AND_ATTRIBUTES, SID_NAME_USE, SidTypeAlias, SidTypeGroup, SidTypeUser, SidTypeWellKnownGroup, TOKEN_GROUPS,
+    TOKEN_INFORMATION_CLASS, TOKEN_QUERY, TOKEN_USER, TokenGroups, TokenUser,
 };
 use windows_sys::Win32::System::Pipes::ImpersonateNamedPipeClient;
 use windows_sys::Win32::System::SystemServices::{SE_GROUP_ENABLED, SE_GROUP_USE_FOR_DENY_ONLY};
@@ -36,6 +36,9 @@ pub struct Account {
     pub sid: String,
     /// The groups that count for it.
     pub groups: Vec<String>,
+    /// The groups that count only where something is denied them: those of an administrator that is not elevated, and what a
+    /// token was restricted by ("SID Attributes in an Access Token" in Microsoft's documentation).
+    pub only_denied: Vec<String>,
 }
 
 /// What a name or an identifier stands for.
@@ -47,6 +50,8 @@ pub struct Named {
     pub name: String,
     /// It is a group of users.
     pub is_group: bool,
+    /// It is a user; of what is known everywhere, such as the system itself, Windows does not tell which of both.
+    pub is_user: bool,
 }
 
 /// The user that this process runs as.
@@ -101,22 +106,33 @@ fn client_token(pipe: HANDLE) -> io::Result<OwnedHandle> {
 fn of_token(token: &OwnedHandle) -> io::Result<Account> {
     let user = information(token, TokenUser)?;
     // SAFETY: the system has put a TOKEN_USER there, and what it points to is in the same memory.
-    let sid = unsafe { text_of((*user.as_ptr().cast::<TOKEN_USER>()).User.Sid) }?;
+    let SID_AND_ATTRIBUTES { Sid, Attributes } = unsafe { (*user.as_ptr().cast::<TOKEN_USER>()).User };
+    if Attributes & SE_GROUP_USE_FOR_DENY_ONLY.cast_unsigned() != 0 {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the token does not stand for its user"));
+    }
+    // SAFETY: as above.
+    let sid = unsafe { text_of(Sid) }?;
     let all = information(token, TokenGroups)?;
     // SAFETY: the system has put TOKEN_GROUPS there, with as many groups as it says.
     let groups = unsafe {
         let groups = all.as_ptr().cast::<TOKEN_GROUPS>();
-        std::slice::from_raw_parts((&raw const (*groups).Groups).cast(), (*groups).GroupCount as usize)
+        std::slice::from_raw_parts::<SID_AND_ATTRIBUTES>(
+            (&raw const (*groups).Groups).cast(),
+            (*groups).GroupCount as usize,
+        )
     };
-    let counts = |attributes: u32| {
-        attributes & SE_GROUP_ENABLED.cast_unsigned() != 0
-            && attributes & SE_GROUP_USE_FOR_DENY_ONLY.cast_unsigned() == 0
-    };
-    let groups =
-        groups.iter().filter(|group: &&windows_sys::Win32::Security::SID_AND_ATTRIBUTES| counts(group.Attributes));
-    // SAFETY: as above.
-    let groups = groups.map(|group| unsafe { text_of(group.Sid) }).collect::<io::Result<_>>()?;
-    Ok(Account { sid, groups })
+    let mut account = Account { sid, groups: Vec::new(), only_denied: Vec::new() };
+    for group in groups {
+        let has = |attribute: i32| group.Attributes & attribute.cast_unsigned() != 0;
+        let list = match (has(SE_GROUP_ENABLED), has(SE_GROUP_USE_FOR_DENY_ONLY)) {
+            (_, true) => &mut account.only_denied,
+            (true, false) => &mut account.groups,
+            (false, false) => continue,
+        };
+        // SAFETY: as above.
+        list.push(unsafe { text_of(group.Sid) }?);
+    }
+    Ok(account)
 }
 
 /// What the system says of a token, in memory that is aligned for any of it.
@@ -151,11 +167,10 @@ pub(crate) unsafe fn text_of(sid: PSID) -> io::Result<String> {
 /// The system can't tell.
 pub fn named(name: &str) -> io::Result<Option<Named>> {
     if let Some(sid) = parse(name) {
-        return Ok(Some(lookup(&sid)?.unwrap_or_else(|| Named {
-            sid: name.to_owned(),
-            name: name.to_owned(),
-            is_group: false,
-        })));
+        // SAFETY: it is one.
+        let text = unsafe { text_of(sid.as_ptr()) }?;
+        let unknown = Named { sid: text.clone(), name: text, is_group: true, is_user: true };
+        return Ok(Some(lookup(&sid)?.unwrap_or(unknown)));
     }
     let mut sid = [0u64; (SECURITY_MAX_SID_SIZE as usize).div_ceil(size_of::<u64>())];
     let mut domain = [0u16; NAME_UNITS_MAX];
@@ -178,7 +193,7 @@ pub fn named(name: &str) -> io::Result<Option<Named>> {
     }
     // SAFETY: the system has put it there.
     let sid = unsafe { text_of(sid.as_mut_ptr().cast()) }?;
-    Ok(Some(Named { sid, name: name.to_owned(), is_group: is_group(kind) }))
+    Ok(Some(Named { sid, name: name.to_owned(), is_group: is_group(kind), is_user: is_user(kind) }))
 }
 
 /// What people call an identifier; the identifier itself, if nobody knows it.
@@ -189,6 +204,12 @@ pub fn name_of(sid: &str) -> String {
 /// Whether a text is an identifier.
 pub fn is_sid(text: &str) -> bool {
     parse(text).is_some()
+}
+
+/// An identifier as the system writes it, which takes `S-1-5-0x20-544`, too.
+pub fn canonical(text: &str) -> Option<String> {
+    // SAFETY: it is one.
+    unsafe { text_of(parse(text)?.as_ptr()) }.ok()
 }
 
 fn parse(text: &str) -> Option<Local<std::ffi::c_void>> {
@@ -227,11 +248,15 @@ fn lookup(sid: &Local<std::ffi::c_void>) -> io::Result<Option<Named>> {
     let (name, domain) = (text(&name), text(&domain));
     let name = if domain.is_empty() { name } else { format!(r"{domain}\{name}") };
     // SAFETY: it is one, as whoever made it was told.
-    Ok(Some(Named { sid: unsafe { text_of(sid.as_ptr()) }?, name, is_group: is_group(kind) }))
+    Ok(Some(Named { sid: unsafe { text_of(sid.as_ptr()) }?, name, is_group: is_group(kind), is_user: is_user(kind) }))
 }
 
 fn is_group(kind: SID_NAME_USE) -> bool {
     [SidTypeGroup, SidTypeAlias, SidTypeWellKnownGroup].contains(&kind)
+}
+
+fn is_user(kind: SID_NAME_USE) -> bool {
+    [SidTypeUser, SidTypeWellKnownGroup].contains(&kind)
 }
 
 fn is(error: &io::Error, code: u32) -> bool {
@@ -256,6 +281,9 @@ mod tests {
         assert!(!name_of(SYSTEM).is_empty());
         assert_eq!(named("nobody-of-this-name").unwrap(), None);
         assert_eq!(name_of("S-1-5-21-1-2-3-99999"), "S-1-5-21-1-2-3-99999", "nobody knows it");
+        for text in ["S-1-5-32-544", "S-1-5-032-544", "S-1-5-0x20-0x220"] {
+            assert_eq!(canonical(text).as_deref(), Some(ADMINISTRATORS), "{text}");
+        }
         for text in ["S-1", "BA", "", "S-1-x"] {
             assert!(!is_sid(text), "{text}");
         }

@@ -24,6 +24,18 @@ use crate::system::{Local, check, check_code, wide};
 /// ("Named Pipe Security and Access Rights" in Microsoft's documentation).
 pub const USE_PIPE: u32 = 0x0012_019b;
 
+/// All that can be done with a pipe or a file (FILE_ALL_ACCESS).
+pub const ALL_ACCESS: u32 = 0x001f_01ff;
+
+/// What generic rights mean for a pipe, which is what the system keeps of them.
+pub fn specific(rights: u32) -> u32 {
+    const ALL_OF_READ: u32 = 0x0012_0089;
+    const ALL_OF_WRITE: u32 = 0x0012_0116;
+    let of = |generic: u32, meaning: u32| if rights & generic != 0 { meaning } else { 0 };
+    let meant = of(0x1000_0000, ALL_ACCESS) | of(0x8000_0000, ALL_OF_READ) | of(0x4000_0000, ALL_OF_WRITE);
+    rights & 0x0fff_ffff | meant
+}
+
 /// A security descriptor.
 #[derive(Debug)]
 pub struct Descriptor(Local<c_void>);
@@ -130,11 +142,11 @@ impl Descriptor {
         Ok(control & SE_DACL_PROTECTED != 0)
     }
 
-    /// Who may do what, in order: the first entry that fits counts. `None`: everybody may do everything. Entries of other
-    /// kinds than those that allow or deny are left out.
+    /// Who may do what, in order: the first entry that fits counts. `None`: everybody may do everything.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says; [`io::ErrorKind::Unsupported`], if some are of other kinds than those that allow or deny, such as
+    /// those with conditions: nobody is to believe that there are none.
     pub fn entries(&self) -> io::Result<Option<Vec<Entry>>> {
         let list = self.list()?;
         if list.is_null() {
@@ -150,7 +162,9 @@ impl Descriptor {
             // SAFETY: every entry begins with this.
             let kind = u32::from(unsafe { (*entry.cast::<ACE_HEADER>()).AceType });
             if kind != ACCESS_ALLOWED_ACE_TYPE && kind != ACCESS_DENIED_ACE_TYPE {
-                continue;
+                let text =
+                    format!("it has an entry of kind {kind}, such as one with a condition, which is not understood");
+                return Err(io::Error::new(io::ErrorKind::Unsupported, text));
             }
             let entry = entry.cast::<ACCESS_ALLOWED_ACE>();
             // SAFETY: entries of both kinds look like this, and end with an identifier, of which this is the beginning.
@@ -168,6 +182,18 @@ impl Descriptor {
             GetSecurityDescriptorDacl(self.as_ptr(), &raw mut is_there, &raw mut list, &raw mut is_default)
         })?;
         Ok(if is_there == 0 { ptr::null_mut() } else { list })
+    }
+
+    /// Whether it lets the same do the same, in the same order.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn is_like(&self, other: &Descriptor) -> io::Result<bool> {
+        let [mut own, mut theirs] = [self.entries()?, other.entries()?];
+        for entry in own.iter_mut().chain(&mut theirs).flatten() {
+            entry.rights = specific(entry.rights);
+        }
+        Ok(own == theirs && self.is_protected()? == other.is_protected()?)
     }
 
     pub(crate) fn as_ptr(&self) -> *mut c_void {
@@ -197,6 +223,16 @@ mod tests {
         assert!(!Descriptor::parse("D:(A;;GA;;;SY)").unwrap().is_protected().unwrap());
         for wrong in ["D:(A;;GA;;;SY", "Z:", "D:(A;;GA;;;nobody)"] {
             assert!(Descriptor::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+    #[test]
+    fn what_lets_the_same_do_the_same_is_alike() {
+        let alike = |one: &str, other: &str| {
+            Descriptor::parse(one).unwrap().is_like(&Descriptor::parse(other).unwrap()).unwrap()
+        };
+        assert!(alike("O:SYD:P(A;;GA;;;SY)", "D:P(A;;0x1f01ff;;;SY)"));
+        for other in ["D:(A;;GA;;;SY)", "D:P(A;;GR;;;SY)", "D:P(A;;GA;;;BA)", "D:P(A;;GA;;;SY)(A;;GR;;;BA)", "O:SY"] {
+            assert!(!alike("D:P(A;;GA;;;SY)", other), "{other}");
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod directory;
 pub mod event_log;
 pub mod file;
 pub mod job;
+pub mod lock;
 pub mod machine;
 pub mod pipe;
 pub mod process;

@@ -24,7 +24,7 @@ use crate::descriptor::{Descriptor, USE_PIPE};
 use crate::system::{check, wide};
 
 /// How much is written at once: tokio keeps a copy of what the pipe has not taken yet, and takes more only after that.
-pub const WRITE_BYTES: usize = 64 * 1024;
+pub const WRITE_BYTES: usize = 16 * 1024;
 
 /// As much of these pieces as is written at once, in one: tokio takes one piece at a time.
 pub fn first_bytes<'a>(pieces: &'a [IoSlice<'a>]) -> Cow<'a, [u8]> {

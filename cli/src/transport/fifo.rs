@@ -2,6 +2,7 @@
 
 pub(crate) mod doctor;
 mod entrance;
+mod files;
 pub(crate) mod ipc;
 mod processes;
 pub(crate) mod scan;
@@ -11,4 +12,5 @@ mod temporary;
 pub(crate) mod words;
 pub(crate) mod yardstick;
 
+pub(crate) use files::{files, places};
 pub(crate) use temporary::TemporaryBus;

@@ -3,12 +3,14 @@
 mod access;
 pub(crate) mod doctor;
 pub(crate) mod ipc;
+mod pipes;
 pub(crate) mod scan;
 mod survey;
 mod temporary;
 pub(crate) mod words;
 pub(crate) mod yardstick;
 
+pub(crate) use pipes::{files, places};
 pub(crate) use temporary::TemporaryBus;
 
 use std::io;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use pipebus_proto::place::{Place, Surroundings};
+use pipebus_proto::place::{PIPES, Place, Surroundings};
 use pipebus_proto::trust;
 use pipebus_windows::descriptor::Descriptor;
 use pipebus_windows::{account, pipe};
@@ -120,7 +120,7 @@ async fn open(place: &Place) -> Result<NamedPipeClient> {
     let name = path.to_str().filter(|name| is_pipe(name)).ok_or_else(|| Error::NoPipe { path: path.to_owned() })?;
     let mut absent_since = None;
     loop {
-        let error = match pipe::open(name) {
+        let error = match open_once(name).await {
             Ok(pipe) => return Ok(pipe),
             Err(error) => error,
         };
@@ -136,6 +136,15 @@ async fn open(place: &Place) -> Result<NamedPipeClient> {
         }
         tokio::time::sleep(BUSY_RETRY).await;
     }
+}
+
+/// A machine that can't be reached takes its time, in which nothing else here is to stand still.
+async fn open_once(name: &str) -> io::Result<NamedPipeClient> {
+    if name.starts_with(PIPES) {
+        return pipe::open(name);
+    }
+    let name = name.to_owned();
+    tokio::task::spawn_blocking(move || pipe::open(&name)).await?
 }
 
 /// Whether it is a name that Windows knows as a pipe's: `\\.\pipe\NAME`, or one on another machine, `\\MACHINE\pipe\NAME`.

@@ -28,6 +28,8 @@ pub enum Group {
     Windows {
         /// Its security identifier, as text.
         sid: String,
+        /// Of somebody's: it counts only where something is denied. Never of a rule's.
+        only_denied: bool,
     },
 }
 
@@ -197,8 +199,16 @@ impl Rule {
             && self.who.iter().any(|who| match who {
                 Who::Any => true,
                 Who::User(identity) => identity == subject.identity,
-                Who::Group(group) => subject.groups.contains(group),
+                Who::Group(group) => subject.groups.iter().any(|own| own == group || self.denies_alone(group, own)),
             })
+    }
+
+    /// Whether one of somebody's groups is the rule's, though only for what it denies.
+    fn denies_alone(&self, group: &Group, own: &Group) -> bool {
+        match (group, own) {
+            (Group::Windows { sid, .. }, Group::Windows { sid: own, only_denied: true }) => !self.allows && sid == own,
+            _ => false,
+        }
     }
 
     fn covers(&self, topic: Option<&Topic>) -> bool {
@@ -257,6 +267,22 @@ mod tests {
                 rule(true, Who::User(ANN), &[Connect, Subscribe], &[]),
             ],
         }
+    }
+
+    #[test]
+    fn a_group_that_only_denies_gives_nothing_and_takes_all_the_same() {
+        let group = |only_denied| Group::Windows { sid: "S-1-5-21-1".to_owned(), only_denied };
+        let who = Identity::Windows { sid: "S-1-5-21-2".to_owned() };
+        let allowed = |allows: bool, only_denied| {
+            let rules = vec![
+                rule(allows, Who::Group(group(false)), &[Action::Connect], &[]),
+                rule(!allows, Who::Any, &[Action::Connect], &[]),
+            ];
+            let subject = Subject { identity: &who, groups: &[group(only_denied)] };
+            Policy { rules }.decide(subject, Action::Connect, None).allowed
+        };
+        assert_eq!([allowed(true, false), allowed(true, true)], [true, false]);
+        assert_eq!([allowed(false, false), allowed(false, true)], [false, false]);
     }
 
     fn decide(who: &Identity, gids: &[u32], action: Action, topic: &str) -> (bool, Option<usize>) {

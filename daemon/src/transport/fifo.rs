@@ -16,6 +16,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use pipebus_proto::control::{Identity, Reason, Regarding};
 use pipebus_proto::frame::PROTOCOL_VERSION;
@@ -469,7 +470,7 @@ pub fn check_door(door: &DoorSection) -> Result<(), BindError> {
 }
 
 /// The broker has written its last to a client. What is in a FIFO stays there for who reads it, so this is all.
-pub(crate) async fn part(_: &mut Reader) {}
+pub(crate) async fn part(_: &mut Reader, _: Duration) {}
 
 /// Allows this process as many open files as the system lets it: two for each instance. Returns how many that is.
 pub fn raise_open_files() -> Option<u64> {

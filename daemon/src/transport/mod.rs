@@ -71,7 +71,7 @@ pub enum BindError {
         holder: String,
     },
     /// Somebody has a pipe of this name.
-    #[error("the pipe {} is served by {holder} already; stop that, or name another bus", path.display())]
+    #[error("the pipe {} is held by {holder} already; stop that, or name another bus", path.display())]
     Served {
         /// Its name.
         path: PathBuf,

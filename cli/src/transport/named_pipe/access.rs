@@ -3,7 +3,7 @@
 use std::io;
 
 use pipebus_windows::account::{self, name_of};
-use pipebus_windows::descriptor::{Descriptor, Entry, USE_PIPE};
+use pipebus_windows::descriptor::{ALL_ACCESS, Descriptor, Entry, USE_PIPE, specific};
 use serde::Serialize;
 
 /// What a security descriptor says.
@@ -62,20 +62,12 @@ const GUESTS: &str = "S-1-5-32-546";
 /// Whoever is the owner.
 const OWNER_RIGHTS: &str = "S-1-3-4";
 
-/// Rights ("File Access Rights Constants" and "Generic Access Rights" in Microsoft's documentation).
+/// Rights ("File Access Rights Constants" in Microsoft's documentation).
 const READ_DATA: u32 = 0x1;
 const WRITE_DATA: u32 = 0x2;
 const CREATE_PIPE_INSTANCE: u32 = 0x4;
 const WRITE_DAC: u32 = 0x0004_0000;
 const WRITE_OWNER: u32 = 0x0008_0000;
-const ALL_ACCESS: u32 = 0x001f_01ff;
-const GENERIC_ALL: u32 = 0x1000_0000;
-const GENERIC_WRITE: u32 = 0x4000_0000;
-const GENERIC_READ: u32 = 0x8000_0000;
-
-/// What the generic ones mean for a pipe.
-const ALL_OF_READ: u32 = 0x0012_0089;
-const ALL_OF_WRITE: u32 = 0x0012_0116;
 
 impl Access {
     /// May ask others for names, which takes time.
@@ -108,7 +100,8 @@ impl Access {
         let mut wanted = USE_PIPE;
         for grant in grants {
             let sid = &grant.who.id;
-            if !(*sid == who.sid || who.groups.contains(sid) || sid == OWNER_RIGHTS && owns) {
+            let is_denied = !grant.allows && who.only_denied.contains(sid);
+            if !(*sid == who.sid || who.groups.contains(sid) || is_denied || sid == OWNER_RIGHTS && owns) {
                 continue;
             }
             let rights = specific(grant.rights);
@@ -179,12 +172,6 @@ impl Grant {
     }
 }
 
-/// Generic rights as what they mean.
-fn specific(rights: u32) -> u32 {
-    let of = |generic: u32, meaning: u32| if rights & generic != 0 { meaning } else { 0 };
-    rights | of(GENERIC_ALL, ALL_ACCESS) | of(GENERIC_READ, ALL_OF_READ) | of(GENERIC_WRITE, ALL_OF_WRITE)
-}
-
 fn may(rights: u32) -> Vec<May> {
     let rights = specific(rights);
     let has = |all: u32| rights & all == all;
@@ -215,7 +202,8 @@ mod tests {
     }
 
     fn who(sid: &str, groups: &[&str]) -> account::Account {
-        account::Account { sid: sid.to_owned(), groups: groups.iter().map(|group| (*group).to_owned()).collect() }
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        account::Account { sid: sid.to_owned(), groups, only_denied: Vec::new() }
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub(super) enum Action {
     ///
     /// The other options hold for the service: --bus, --config, --set, --log and --log-format.
     Install {
-        /// Whom it runs as: LocalSystem, LocalService, NetworkService, or another account without a password
+        /// Whom it runs as: LocalSystem, NT SERVICE\pipebusd, or another account of its own without a password
         #[arg(long, value_name = "ACCOUNT", default_value = "LocalSystem")]
         account: String,
     },
@@ -153,10 +153,15 @@ fn account_name(account: &str) -> Result<Option<String>, Failure> {
     if is("LocalSystem") {
         return Ok(None);
     }
-    for short in ["LocalService", "NetworkService"] {
-        if is(short) {
-            return Ok(Some(format!(r"NT AUTHORITY\{short}")));
-        }
+    let shared = ["LocalService", "NetworkService", "Local Service", "Network Service"];
+    if shared.iter().any(|short| is(short) || is(&format!(r"NT AUTHORITY\{short}"))) {
+        return Err(Failure {
+            exit_code: 2,
+            text: format!(
+                r"many services are {account}, each of which could pretend to be the broker; say --account NT SERVICE\{NAME}, which is an account of its own"
+            ),
+            is_logged: false,
+        });
     }
     // Those that services of Windows have, those that it makes for one service, and those of a domain for services.
     let folded = account.to_ascii_uppercase();
@@ -166,7 +171,7 @@ fn account_name(account: &str) -> Result<Option<String>, Failure> {
     Err(Failure {
         exit_code: 2,
         text: format!(
-            r"{account} has a password, which pipebusd does not ask for; say --account LocalService, or NT SERVICE\{NAME}, or install it without, and change its account in services.msc"
+            r"{account} has a password, which pipebusd does not ask for; say --account NT SERVICE\{NAME}, or install it without, and change its account in services.msc"
         ),
         is_logged: false,
     })
@@ -291,9 +296,12 @@ mod tests {
             assert_eq!(account_name(account).unwrap().as_deref(), expected);
         };
         check("localsystem", None);
-        check("LocalService", Some(r"NT AUTHORITY\LocalService"));
         check(r"NT SERVICE\pipebusd", Some(r"NT SERVICE\pipebusd"));
         check(r"CORP\bus$", Some(r"CORP\bus$"));
+        for shared in ["LocalService", r"NT AUTHORITY\NETWORK SERVICE"] {
+            let failure = account_name(shared).unwrap_err();
+            assert!(failure.exit_code == 2 && failure.text.contains(r"NT SERVICE\pipebusd"), "{failure:?}");
+        }
         let failure = account_name(r"CORP\ann").unwrap_err();
         assert!(failure.exit_code == 2 && failure.text.contains("services.msc"), "{failure:?}");
     }

@@ -14,20 +14,14 @@ const USERS_MAX: usize = 16 * 1024;
 
 /// The user of this name, or with this security identifier.
 pub(crate) fn user_named(name: &str) -> Option<Identity> {
-    if account::is_sid(name) {
-        return Some(Identity::Windows { sid: name.to_owned() });
-    }
-    let named = account::named(name).ok().flatten().filter(|named| !named.is_group)?;
+    let named = account::named(name).ok().flatten().filter(|named| named.is_user)?;
     Some(Identity::Windows { sid: named.sid })
 }
 
 /// The group of this name, or with this security identifier.
 pub(crate) fn group_named(name: &str) -> Option<Group> {
-    if account::is_sid(name) {
-        return Some(Group::Windows { sid: name.to_owned() });
-    }
     let named = account::named(name).ok().flatten().filter(|named| named.is_group)?;
-    Some(Group::Windows { sid: named.sid })
+    Some(Group::Windows { sid: named.sid, only_denied: false })
 }
 
 /// The groups that count for a user: those of the token with which it came last, since the system has decided then.
@@ -38,8 +32,7 @@ pub(crate) fn groups_of(identity: &Identity) -> io::Result<Vec<Group>> {
     let Identity::Windows { sid } = identity else { return Ok(Vec::new()) };
     let users = users();
     let groups = users.get(sid);
-    let groups = groups.ok_or_else(|| io::Error::other("its groups are known only once it has connected"))?;
-    Ok(groups.iter().map(|sid| Group::Windows { sid: sid.clone() }).collect())
+    groups.cloned().ok_or_else(|| io::Error::other("its groups are known only once it has connected"))
 }
 
 /// Somebody has come with a token that says this.
@@ -51,11 +44,13 @@ pub(super) fn remember(account: Account) {
     {
         users.remove(&any);
     }
-    users.insert(account.sid, account.groups);
+    let group = |only_denied| move |sid| Group::Windows { sid, only_denied };
+    let (counting, denying) = (account.groups.into_iter(), account.only_denied.into_iter());
+    users.insert(account.sid, counting.map(group(false)).chain(denying.map(group(true))).collect());
 }
 
-fn users() -> MutexGuard<'static, BTreeMap<String, Vec<String>>> {
-    static USERS: Mutex<BTreeMap<String, Vec<String>>> = Mutex::new(BTreeMap::new());
+fn users() -> MutexGuard<'static, BTreeMap<String, Vec<Group>>> {
+    static USERS: Mutex<BTreeMap<String, Vec<Group>>> = Mutex::new(BTreeMap::new());
     USERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -65,20 +60,29 @@ mod tests {
 
     #[test]
     fn groups_are_those_of_the_last_token() {
-        let user = Identity::Windows { sid: "S-1-5-21-9-9-9-1".to_owned() };
+        let sid = "S-1-5-21-9-9-9-1".to_owned();
+        let user = Identity::Windows { sid: sid.clone() };
         groups_of(&user).unwrap_err();
-        for groups in [&["S-1-5-11", "S-1-5-32-544"][..], &["S-1-5-11"]] {
-            let groups: Vec<String> = groups.iter().map(|sid| (*sid).to_owned()).collect();
-            remember(Account { sid: "S-1-5-21-9-9-9-1".to_owned(), groups: groups.clone() });
-            let expected: Vec<_> = groups.into_iter().map(|sid| Group::Windows { sid }).collect();
-            assert_eq!(groups_of(&user).unwrap(), expected);
-        }
+        let (users, administrators) = ("S-1-5-32-545".to_owned(), "S-1-5-32-544".to_owned());
+        remember(Account {
+            sid: sid.clone(),
+            groups: vec![users.clone(), administrators.clone()],
+            only_denied: Vec::new(),
+        });
+        let group = |sid: &String, only_denied| Group::Windows { sid: sid.clone(), only_denied };
+        assert_eq!(groups_of(&user).unwrap(), [group(&users, false), group(&administrators, false)]);
+        remember(Account { sid, groups: vec![users.clone()], only_denied: vec![administrators.clone()] });
+        assert_eq!(groups_of(&user).unwrap(), [group(&users, false), group(&administrators, true)]);
     }
 
     #[test]
     fn an_identifier_is_a_name_too() {
         assert_eq!(user_named("S-1-5-18"), Some(Identity::Windows { sid: "S-1-5-18".to_owned() }));
-        assert_eq!(group_named("S-1-5-32-544"), Some(Group::Windows { sid: "S-1-5-32-544".to_owned() }));
+        assert_eq!(
+            group_named("S-1-5-0x20-544"),
+            Some(Group::Windows { sid: "S-1-5-32-544".to_owned(), only_denied: false })
+        );
+        assert_eq!(user_named("S-1-5-32-544"), None, "a group is no user");
         assert_eq!((user_named("nobody-of-this-name"), group_named("nobody-of-this-name")), (None, None));
     }
 }

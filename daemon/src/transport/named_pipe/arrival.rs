@@ -7,11 +7,10 @@ use std::time::Duration;
 use pipebus_proto::control::{Identity, Reason, Regarding};
 use pipebus_proto::wire::encode_control;
 use pipebus_windows::{account, pipe};
-use tokio::net::windows::named_pipe::NamedPipeServer;
 use tokio::time::timeout;
 
 use super::accounts::remember;
-use super::{Reader, Writer, try_write};
+use super::{PARTING_WAIT, Pipe, Reader, Writer, part, try_write};
 use crate::core::policy::Peer;
 use crate::core::refused::Refused;
 use crate::transport::Arrived;
@@ -34,22 +33,23 @@ pub(super) enum Unfit {
 
 /// Waits for a client's first bytes: before, the system does not tell who it is (ImpersonateNamedPipeClient). What they
 /// say is looked at later.
-pub(super) async fn introduce(instance: NamedPipeServer) -> Result<Arrived, Unfit> {
-    match timeout(SILENCE_MAX, instance.readable()).await {
+pub(super) async fn introduce(instance: Pipe) -> Result<Arrived, Unfit> {
+    match timeout(SILENCE_MAX, instance.0.readable()).await {
         Ok(ready) => ready.map_err(Unfit::Left)?,
         Err(_) => return Err(Unfit::Silence),
     }
-    let account = account::of_client(&instance);
+    let account = account::of_client(&instance.0);
     // A client on another machine has a process there, if any.
-    let pid = pipe::client_process(&instance).ok().filter(|pid| *pid != 0);
+    let pid = pipe::client_process(&instance.0).ok().filter(|pid| *pid != 0);
     let pipe = Arc::new(instance);
-    let (reader, writer) = (Reader(pipe.clone()), Writer(pipe));
+    let (mut reader, writer) = (Reader(pipe.clone()), Writer(pipe));
     let account = match account {
         Ok(account) => account,
         Err(error) => {
             let text = "the system does not tell who you are; connect as a user, and let the server identify you";
             let refused = Refused::new(Reason::Forbidden, text).about(Regarding::Connection);
             let _ = try_write(&writer, &[IoSlice::new(&encode_control(&refused))]);
+            part(&mut reader, PARTING_WAIT).await;
             return Err(Unfit::Unknown(error));
         }
     };

@@ -41,7 +41,7 @@ fn text_of(settings: &DoorSection) -> Result<String, BindError> {
     match settings.access {
         Access::Owner => {}
         Access::Group => {
-            let Some(Group::Windows { sid }) = super::group_named(&settings.group) else {
+            let Some(Group::Windows { sid, .. }) = super::group_named(&settings.group) else {
                 return Err(BindError::NoGroup(settings.group.clone()));
             };
             text += &format!("(A;;{USE_PIPE:#x};;;{sid})");

@@ -15,8 +15,9 @@ pub(super) fn trust(facts: &Facts) -> Option<Finding> {
         (Some(Ok(())), Ok(Access { owner: Some(owner), .. })) => {
             Finding::ok(check, format!("belongs to {}, whom clients trust", owner.name))
         }
-        (Some(Err(distrust)), Ok(Access { owner: Some(owner), .. })) => {
-            let what = format!("{distrust} ({})", owner.name);
+        (Some(Err(_)), Ok(Access { owner: Some(owner), .. })) => {
+            let what =
+                format!("belongs to {}, whom clients do not trust: the pipe may be there to deceive", owner.name);
             Finding::problem(check, what).mend("serve the bus on another pipe, with pipebusd --bus")
         }
         (_, Err(why)) => Finding::problem(check, format!("whose it is can't be seen: {why}"))

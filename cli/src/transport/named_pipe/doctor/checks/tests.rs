@@ -36,7 +36,10 @@ fn good() -> Facts {
             program: Some(r"C:\Program Files\pipebus\pipebusd.exe".into()),
             access: Ok(access(&sddl)),
         })),
-        me: Me { account: Account { sid: ANN.into(), groups: Vec::new() }, name: r"HOST\ann".into() },
+        me: Me {
+            account: Account { sid: ANN.into(), groups: Vec::new(), only_denied: Vec::new() },
+            name: r"HOST\ann".into(),
+        },
         contact: Contact::Connected { after: Duration::from_millis(1) },
         status: Answer::Given(Status {
             version: env!("CARGO_PKG_VERSION").into(),
