@@ -40,4 +40,17 @@ command -v cargo >/dev/null || { echo "there is no cargo; see https://rustup.rs"
 step "What the tests need" install_missing
 step "Programs" cargo build --workspace --all-features --bins
 step "Tests" cargo test --workspace --all-features
+
+# The same programs for Windows, and their stories under Wine. What Wine can't show is in docs/windows.md.
+windows=tests/windows/cargo-windows
+if [[ $EUID -eq 0 && $(dpkg --print-architecture 2>/dev/null) == amd64 ]] && command -v apt-get >/dev/null; then
+    step "What Windows needs" bash tests/windows/setup.sh
+fi
+if bash "$windows" --env >/dev/null 2>&1; then
+    export CARGO_PROFILE_DEV_DEBUG=0 PIPEBUS_TESTS_MAY_INSTALL=1
+    step "Programs for Windows" bash "$windows" build --bins
+    step "Tests on Windows" bash "$windows" test --workspace --exclude pipebus-tests
+else
+    echo "skipped: the programs for Windows; tests/windows/setup.sh, run by root on Debian 12, makes them possible" >&2
+fi
 finish "All tests have passed"

@@ -25,12 +25,16 @@ use crate::output;
 
 /// Prints the script for a shell.
 pub(crate) fn print_script(arguments: &Completions) -> Result<(), Failure> {
-    let script = match arguments.shell {
+    output::write(script(arguments.shell).as_bytes())
+}
+
+fn script(shell: Shell) -> &'static str {
+    match shell {
         Shell::Bash => include_str!("complete/pipebus.bash"),
         Shell::Zsh => include_str!("complete/pipebus.zsh"),
         Shell::Fish => include_str!("complete/pipebus.fish"),
-    };
-    output::write(script.as_bytes())
+        Shell::Powershell => include_str!("complete/pipebus.ps1"),
+    }
 }
 
 /// Prints what the last word could become: on each line the whole word, a tab, and what it means. In doubt nothing, for
@@ -135,6 +139,7 @@ fn unquoted(word: &OsStr) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::ValueEnum;
 
     fn check_unquoted(typed: &str, expected: &str) {
         assert_eq!(unquoted(typed.as_ref()), expected, "{typed}");
@@ -149,6 +154,13 @@ mod tests {
         check_unquoted("'open word", "open word");
         check_unquoted("\"open word", "open word");
         check_unquoted(r"a\ b", "a b");
+    }
+
+    #[test]
+    fn every_script_asks_this_program() {
+        for shell in Shell::value_variants() {
+            assert!(script(*shell).contains("pipebus complete "), "{shell:?}");
+        }
     }
 
     fn check_bus(words: &[&str], expected: Option<&str>) {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use humantime::format_duration;
 use pipebus_client::Error;
 
+use crate::system::terminal;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -69,9 +71,9 @@ impl Failure {
 
     /// Of a write to the standard output.
     pub(crate) fn writing(source: io::Error) -> Failure {
-        match source.kind() {
-            io::ErrorKind::BrokenPipe => Failure::OutputClosed,
-            _ => Failure::system("write the output", source),
+        match terminal::is_closed(&source) {
+            true => Failure::OutputClosed,
+            false => Failure::system("write the output", source),
         }
     }
 

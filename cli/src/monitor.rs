@@ -231,8 +231,8 @@ mod tests {
     use pipebus_proto::topic::TopicId;
     use pipebus_proto::wire::{encode_control, encode_metadata};
 
-    /// 1970-01-02T03:04:05.006007008Z.
-    pub(super) const NANOSECONDS: u64 = 97_445_006_007_008;
+    /// 1970-01-02T03:04:05.006007100Z.
+    pub(super) const NANOSECONDS: u64 = 97_445_006_007_100;
 
     /// Of a message that 12 has sent to three subscribers.
     pub(super) fn message(payload: &[u8]) -> Record {

@@ -82,6 +82,42 @@ fn only_transports_the_relay_and_the_service_know_the_system() {
     check(files, &libraries, "another system is one folder beside service/unix");
 }
 
+/// What names a system: how the compiler asks for one, and what is there for one alone.
+const OF_A_SYSTEM: [&str; 14] = [
+    "cfg(unix)",
+    "cfg(windows)",
+    "cfg(target_os",
+    "target_family",
+    "cfg!(",
+    "os::unix",
+    "os::windows",
+    "os::fd",
+    "net::unix",
+    "net::windows",
+    "signal::unix",
+    "signal::windows",
+    "rustix",
+    "pipebus_windows",
+];
+
+#[test]
+fn of_the_commands_only_two_folders_know_the_system() {
+    let mut files = sources("cli/src");
+    let knows =
+        |path: &Path| ["cli/src/system", "cli/src/transport"].iter().any(|it| path.starts_with(root().join(it)));
+    files.retain(|(path, _)| !knows(path));
+    let words = [&OF_A_SYSTEM[..], &["nix::", "windows_service", "/proc", "/dev/"]].concat();
+    check(files, &words, "what differs between systems is in system, or in transport if it is about pipes");
+}
+
+#[test]
+fn in_those_folders_one_file_chooses() {
+    let mut files = [sources("cli/src/system"), sources("cli/src/transport")].concat();
+    files.retain(|(path, _)| !path.ends_with("mod.rs"));
+    let words = ["cfg(unix)", "cfg(windows)", "cfg(target_os", "target_family", "cfg!("];
+    check(files, &words, "mod.rs chooses, so that each system is one folder");
+}
+
 #[test]
 fn the_client_and_the_cli_do_not_use_the_daemon() {
     for manifest in ["client/Cargo.toml", "cli/Cargo.toml"] {
@@ -114,6 +150,7 @@ fn every_file_that_the_documents_name_is_there() {
         "docs/install.md",
         "docs/metrics.md",
         "docs/operate.md",
+        "docs/windows.md",
         "docs/windows.md",
     ] {
         let text = fs::read_to_string(root().join(document)).unwrap();

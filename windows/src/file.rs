@@ -58,6 +58,13 @@ mod tests {
         let read = std::fs::read(&path);
         std::fs::remove_file(&path).unwrap();
         assert_eq!(read.unwrap(), b"text");
+        let descriptor = Descriptor::of(&create_private(&path).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        let entries = descriptor.unwrap().entries().unwrap().unwrap();
+        let allowed = entries.iter().filter(|entry| entry.allows).map(|entry| entry.sid.as_str());
+        let me = account::own().unwrap().sid;
+        assert!(allowed.clone().all(|sid| [me.as_str(), account::SYSTEM].contains(&sid)), "{entries:?}");
+        assert!(allowed.count() > 0, "{entries:?}");
         assert!(create_private(Path::new(r"C:\there\is\no\such\directory")).is_err());
     }
 }

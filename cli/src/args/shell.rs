@@ -20,7 +20,8 @@ session bus. Packages install these scripts, and pipebusd has its own: pipebusd 
 Examples:
   source <(pipebus completions bash)               for this shell; in ~/.bashrc for all
   pipebus completions zsh > ~/.zfunc/_pipebus      with ~/.zfunc in fpath before compinit
-  pipebus completions fish > ~/.config/fish/completions/pipebus.fish";
+  pipebus completions fish > ~/.config/fish/completions/pipebus.fish
+  pipebus completions powershell | Out-String | Invoke-Expression     for this shell; in $PROFILE for all";
 
 /// The shells there is a script for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,6 +32,8 @@ pub(crate) enum Shell {
     Zsh,
     /// 3 or later
     Fish,
+    /// 5.1 or later
+    Powershell,
 }
 
 #[derive(Debug, Args)]

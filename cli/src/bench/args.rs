@@ -26,7 +26,7 @@ pub(crate) enum Work {
 
 pub(crate) const BENCH_EXAMPLES: &str = "\
 Publishers, subscribers and the broker are processes of their own. Unless --bus is given, the broker is one on a \
-temporary directory, which is removed again; PIPEBUS_BUS is not heeded. Needs pipebusd beside pipebus or in PATH.
+temporary bus, which is removed again; PIPEBUS_BUS is not heeded. Needs pipebusd beside pipebus or in PATH.
 
 Examples:
   pipebus bench throughput

@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use crate::system::terminal::takes_sequences;
+
 /// Dropped, the line is gone.
 pub(crate) struct Progress {
     is_seen: bool,
@@ -9,7 +11,7 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new() -> Progress {
-        Progress { is_seen: io::stderr().is_terminal() }
+        Progress { is_seen: io::stderr().is_terminal() && takes_sequences() }
     }
 
     /// Instead of what was shown before.

@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn a_message_is_an_object_without_keys_for_what_is_not_there() {
         let expected = concat!(
-            r#"{"time":"1970-01-02T03:04:05.006007008Z","kind":"message","topic":"sensors/kitchen/temp","#,
+            r#"{"time":"1970-01-02T03:04:05.006007100Z","kind":"message","topic":"sensors/kitchen/temp","#,
             r#""sender":12,"uid":1000,"name":"thermometer","to":null,"sequence":17,"part":"whole","bytes":4,"#,
             r#""subscribers":3,"waiting":0,"dropped":0,"payload":"21.5"}"#,
         );

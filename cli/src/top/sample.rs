@@ -99,7 +99,7 @@ mod tests {
         let unix = |uid| Identity::Unix { uid };
         let (root, nobody_has) = (unix(0), unix(u32::MAX - 7));
         let names = Names::default().with([&root, &nobody_has, &root].into_iter()).await;
-        assert_eq!((names.of(&root), names.of(&nobody_has)), ("root".into(), "4294967288".into()));
+        assert_eq!((names.of(&root), names.of(&nobody_has)), (user_name(&root), "4294967288".into()));
         let names = names.with([&nobody_has].into_iter()).await;
         assert_eq!((names.of(&root), names.of(&nobody_has)), (String::new(), "4294967288".into()));
     }

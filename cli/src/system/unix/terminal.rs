@@ -22,6 +22,11 @@ pub(crate) fn has_colours() -> bool {
     std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
+/// Whether it obeys what moves the cursor, if it is one.
+pub(crate) fn takes_sequences() -> bool {
+    true
+}
+
 /// Whether one can draw on it, if it is one.
 pub(crate) fn has_screen() -> bool {
     std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
@@ -31,6 +36,11 @@ pub(crate) fn has_screen() -> bool {
 pub(crate) fn suspend() -> io::Result<()> {
     // Stops this thread before it returns. Where nobody could continue this program, nothing happens.
     Ok(kill_current_process_group(Signal::TSTP)?)
+}
+
+/// Whether an error of writing to the standard output says that whoever read it has left.
+pub(crate) fn is_closed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
 }
 
 /// Waits until whoever read the standard output has left. Never returns where that can't be seen, as in a file.

@@ -12,7 +12,7 @@ pub(crate) const NAME_COMMAND: &[&str] =
 pub(crate) const BY_HAND: &str =
     "  pipebusd                                                            the broker of your session
   pipebus sub 'machine/**'                                            one who listens
-  while (1) { Get-Date; sleep 1 } | pipebus pub machine/time --lines
+  & { while (1) { Get-Date; sleep 1 } } | pipebus pub machine/time --lines
   pipebus reply host/name -- hostname                                 one who answers
   pipebus request host/name                                           one who asks
   pipebus status; pipebus instances; pipebus topics                   what is going on";

@@ -106,3 +106,68 @@ fn ask(place: &Place) -> Result<Status, Error> {
         answer.json()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use pipebus_windows::descriptor::Descriptor;
+    use pipebus_windows::pipe::Instance;
+    use tokio::net::windows::named_pipe::NamedPipeServer;
+
+    fn candidate(of: &str, is_named: bool) -> Candidate {
+        let address = format!(r"\\.\pipe\pipebus-scan-{of}-{}", std::process::id());
+        Candidate { place: Place::new(&address), address, is_named }
+    }
+
+    fn serve(candidate: &Candidate, first: bool) -> NamedPipeServer {
+        let me = account::own().unwrap().sid;
+        let descriptor = Descriptor::parse(&format!("O:{me}D:P(A;;GA;;;{me})(A;;GA;;;SY)")).unwrap();
+        let instance = Instance { first, remote: false, buffer_bytes: 4096, descriptor: &descriptor };
+        instance.create(&candidate.address).unwrap()
+    }
+
+    async fn looked(candidate: Candidate, asks_all: bool) -> Bus {
+        look_at(vec![candidate], asks_all).await.remove(0)
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_is_foreign_and_is_named() {
+        let candidate = candidate("silent", true);
+        let mut next = serve(&candidate, true);
+        let of_server = candidate.clone();
+        let server = tokio::spawn(async move {
+            let mut guests = Vec::new();
+            loop {
+                next.connect().await.unwrap();
+                guests.push(std::mem::replace(&mut next, serve(&of_server, false)));
+            }
+        });
+        let bus = looked(candidate, false).await;
+        assert_eq!(bus.state, State::Foreign, "{bus:?}");
+        assert!(bus.why.as_ref().unwrap().contains(".exe serves it, which is no broker"), "{bus:?}");
+        let seen = bus.survey.seen().unwrap();
+        assert_eq!((seen.server, seen.pipe.as_ref().unwrap().in_bytes), (Some(std::process::id()), 4096));
+        assert_eq!(bus.may_connect, Some(true));
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_pipe_whose_instances_are_taken_is_busy() {
+        let candidate = candidate("busy", true);
+        let server = serve(&candidate, true);
+        let _client = pipebus_windows::pipe::open(&candidate.address).unwrap();
+        server.connect().await.unwrap();
+        assert_eq!(looked(candidate, false).await.state, State::Busy);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_to_be_asked_is_not_opened() {
+        assert_eq!(looked(candidate("unasked", false), false).await.state, State::Absent);
+        let candidate = candidate("unasked", false);
+        let server = serve(&candidate, true);
+        assert_eq!(looked(candidate, false).await.state, State::Unasked);
+        let nobody = tokio::time::timeout(Duration::from_millis(100), server.connect()).await;
+        assert!(nobody.is_err(), "somebody has opened it");
+    }
+}

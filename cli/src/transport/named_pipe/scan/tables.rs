@@ -75,12 +75,17 @@ fn access_table(buses: &[BusReport], width: Option<u16>) -> String {
             instances.unwrap_or(UNKNOWN.to_owned()),
             size(pipe.map(|pipe| pipe.in_buffer_bytes)),
             size(pipe.map(|pipe| pipe.out_buffer_bytes)),
-            program.map_or(UNKNOWN.to_owned(), escaped),
+            program.map_or(UNKNOWN.to_owned(), |program| escaped(name_of(program))),
             who,
             may,
         ]);
     }
     finish(table, &[2, 3])
+}
+
+/// A program, without where it is.
+fn name_of(program: &str) -> &str {
+    program.rsplit('\\').next().unwrap_or(program)
 }
 
 /// Who, and what they may, a line each.
@@ -150,11 +155,11 @@ mod tests {
         let report = Report { buses: vec![bus()], pipes: None, unseen: Unseen::default() };
         let expected = format!(
             "\
-BUS     STATE  OWNER  WHO MAY CONNECT                                    BROKER  PID  INSTANCES
+BUS     STATE  OWNER  WHO MAY CONNECT                                    BROKER  PID   INSTANCES
 system  alive  ann    {ANN}, {BOB}, not you  0.1.0     9  5 of 4,096
 
 PIPE              PIPE'S INSTANCES  TO SERVER  TO CLIENT  SERVED BY  WHO                  MAY
-\\\\.\\pipe\\pipebus  7, no limit          64 KiB    4.0 KiB  C:\\d.exe   {ANN}  may do everything
+\\\\.\\pipe\\pipebus  7, no limit          64 KiB    4.0 KiB  d.exe      {ANN}  may do everything
                                                                      {BOB}  may use it"
         );
         let text = text(&report, None);

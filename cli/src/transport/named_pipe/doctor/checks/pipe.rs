@@ -46,7 +46,7 @@ pub(super) fn server(facts: &Facts) -> Option<Finding> {
 }
 
 pub(super) fn instances(facts: &Facts) -> Option<Finding> {
-    let check = "pipe-instances";
+    let check = "instances";
     let pipe = facts.survey.seen()?.pipe.as_ref().ok()?;
     let now = counted(u64::from(pipe.instances), "instance");
     let finding = match pipe.instances_max {

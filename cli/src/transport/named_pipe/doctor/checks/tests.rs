@@ -108,7 +108,7 @@ fn each_fault_of_the_pipe_is_told_by_its_check() {
     let full = |seen: &mut Seen| {
         seen.pipe = Ok(pipe::Facts { instances: 240, instances_max: Some(254), out_bytes: 1, in_bytes: 1 });
     };
-    check(seen(full), "pipe-instances", Level::Warning, "240 instances of 254 that it may have; ann has 3", "users");
+    check(seen(full), "instances", Level::Warning, "240 instances of 254 that it may have; ann has 3", "users");
     check(seen(|seen| seen.program = None), "process", Level::Unknown, "may not see", "");
 }
 
