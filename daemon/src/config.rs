@@ -445,8 +445,9 @@ fn merge(layers: &[&Layer]) -> Result<Config, config::ConfigError> {
 }
 
 fn system_files(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let unreadable = |source| ConfigError::Unreadable { path: directory.to_owned(), source };
-    service::check_trusted(directory).map_err(unreadable)?;
+    let distrusted =
+        |error: std::io::Error| ConfigError::Wrong { place: directory.display().to_string(), text: error.to_string() };
+    service::check_trusted(directory).map_err(distrusted)?;
     let main = directory.join("pipebus.toml");
     let mut files = Vec::new();
     if main.exists() {
