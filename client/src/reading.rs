@@ -154,5 +154,5 @@ impl Inlet {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;

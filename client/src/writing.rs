@@ -131,5 +131,5 @@ fn advance(batch: &mut VecDeque<Piece>, mut bytes: usize) {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;

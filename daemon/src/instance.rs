@@ -441,5 +441,5 @@ impl Intake {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;

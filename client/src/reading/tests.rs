@@ -1,5 +1,7 @@
 //! Reading from real pipes: what the app gets is what was sent, wherever the stream is cut.
 
+#![cfg(unix)]
+
 use std::sync::Arc;
 
 use bytes::Bytes;

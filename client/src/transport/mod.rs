@@ -17,5 +17,5 @@ pub use named_pipe::surroundings;
 pub(crate) use named_pipe::{Attempt, Door, Reader, Writer, grow, lend};
 #[cfg(unix)]
 pub(crate) use splice::lend;
-#[cfg(all(test, unix))]
+#[cfg(test)]
 pub(crate) mod fake;

@@ -1,5 +1,7 @@
 //! Writing to real pipes: what comes out is what was published, however it got there.
 
+#![cfg(unix)]
+
 use bytes::Bytes;
 use pipebus_proto::frame::{Flags, Kind};
 use pipebus_proto::topic::{InstanceId, TopicId};

@@ -46,7 +46,14 @@ fn an_error_names_the_place_and_the_key() {
     check(load(Some("[limits]\nbytes_per_second_max = 0"), &[], &[]), "test.toml", "limits.bytes_per_second_max");
     check(load(Some("[metrics]\nfile = \"bus.prom\""), &[], &[]), "test.toml", "absolute path");
     check(load(Some("[metrics]\nfile = \"/dev/null\""), &[], &[]), "test.toml", ".prom");
-    assert!(load(Some("[metrics]\nfile = \"/x/bus.prom\""), &[], &[]).is_ok());
+    let absolute = std::env::temp_dir();
+    let file = |section: &str, name: &str| format!("[{section}]\nfile = '{}'", absolute.join(name).display());
+    assert!(load(Some(&file("metrics", "bus.prom")), &[], &[]).is_ok());
+    check(load(Some("[log]\nfile = \"bus.log\""), &[], &[]), "test.toml", "log.file");
+    assert!(load(Some(&file("log", "bus.log")), &[], &[]).is_ok());
+    check(load(Some(&file("log", "bus.log")), &[], &[("log.format", "journald")]), "command line", "log.file");
+    check(load(Some("[log]\nfile_bytes_max = 1000"), &[], &[]), "test.toml", "log.file_bytes_max");
+    check(load(Some("[log]\nfiles_max = 0"), &[], &[]), "test.toml", "log.files_max");
     check(load(Some("[metrics]\ninterval_ms = 0"), &[], &[]), "test.toml", "metrics.interval_ms");
     check(load(None, &[("PIPEBUSD__QUEUE__SIZE", "1")], &[]), "environment", "size");
     check(load(None, &[("PIPEBUSD__QUEUE__BYTES_MAX", "x")], &[]), "environment", "bytes_max");
@@ -93,4 +100,12 @@ fn what_goes_together_may_come_from_several_places() {
 fn environment_variables_of_the_client_are_not_meant() {
     let others = [("PIPEBUS_BUS", "/x"), ("PIPEBUS_LOG", "debug")];
     assert_eq!(load(None, &others, &[]), Ok(Config::default()));
+}
+
+#[test]
+fn what_a_service_sets_is_not_what_anybody_has_written() {
+    let defaults = vec![("bus.address".to_owned(), "system".to_owned()), ("log.filter".to_owned(), "warn".to_owned())];
+    let settings = vec![("log.filter".to_owned(), "debug".to_owned())];
+    let config = Config::load(&Sources { defaults, settings, ..Sources::none() }).unwrap();
+    assert_eq!((config.bus.address.as_str(), config.log.filter.as_str()), ("system", "debug"));
 }

@@ -131,5 +131,5 @@ impl Gathered {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;

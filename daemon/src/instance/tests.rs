@@ -1,5 +1,7 @@
 //! One client's life, over pipes without names.
 
+#![cfg(unix)]
+
 use super::*;
 use crate::config::Config;
 use crate::core::policy::{Peer, Policy, Who};
