@@ -49,7 +49,8 @@ fi
 if bash "$windows" --env >/dev/null 2>&1; then
     export CARGO_PROFILE_DEV_DEBUG=0 PIPEBUS_TESTS_MAY_INSTALL=1
     step "Programs for Windows" bash "$windows" build --bins
-    step "Tests on Windows" bash "$windows" test --workspace --exclude pipebus-tests
+    step "Tests on Windows" bash "$windows" test --workspace --exclude pipebus-tests \
+        --lib --bins --tests
 else
     echo "skipped: the programs for Windows; tests/windows/setup.sh, run by root on Debian 12, makes them possible" >&2
 fi

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use pipebus_client::{Client, Error};
 use pipebus_conformance::raw::Raw;
-use pipebus_conformance::{Bus, DEADLINE, command, next, run, soon, text, wait_until};
+use pipebus_conformance::{Bus, DEADLINE, command, next, run, soon, text, wait_for, wait_until};
 use pipebus_windows::descriptor::{Descriptor, Entry, USE_PIPE};
 use pipebus_windows::{account, pipe};
 
 fn descriptor(bus: &Bus) -> Descriptor {
-    Descriptor::of(&pipe::open(bus.address()).unwrap()).unwrap()
+    let pipe = wait_for("an instance", || pipe::open(bus.address()).ok());
+    Descriptor::of(&pipe).unwrap()
 }
 
 /// Starts a broker that must not come up. Returns its exit code and what it says.

@@ -92,7 +92,7 @@ impl Listener {
         // Asked before, since Wine lets anybody make a first one.
         match pipe::open(&self.name) {
             Err(error) if pipe::is_absent(&error) => {}
-            _ => return Err(held(place, &self.name)),
+            opened => return Err(held_by(place, opened.and_then(|pipe| pipe::server_process(&pipe)))),
         }
         match self.make(true) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.take_over(place),
@@ -215,7 +215,10 @@ fn is_name(name: &str) -> bool {
 
 /// Who has the pipe: asked by opening it, if there is an instance for that.
 fn held(place: &Place, name: &str) -> BindError {
-    let pid = pipe::open(name).and_then(|pipe| pipe::server_process(&pipe));
+    held_by(place, pipe::open(name).and_then(|pipe| pipe::server_process(&pipe)))
+}
+
+fn held_by(place: &Place, pid: io::Result<u32>) -> BindError {
     let holder = pid.map_or_else(|_| "another process".to_owned(), |pid| format!("process {pid}"));
     BindError::Served { path: place.path().to_owned(), holder }
 }
