@@ -445,16 +445,18 @@ fn merge(layers: &[&Layer]) -> Result<Config, config::ConfigError> {
 }
 
 fn system_files(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let distrusted =
-        |error: std::io::Error| ConfigError::Wrong { place: directory.display().to_string(), text: error.to_string() };
-    service::check_trusted(directory).map_err(distrusted)?;
+    let check_trusted = |path: &Path| {
+        let place = path.display().to_string();
+        service::check_trusted(path).map_err(|error| ConfigError::Wrong { place, text: error.to_string() })
+    };
+    check_trusted(directory)?;
     let main = directory.join("pipebus.toml");
     let mut files = Vec::new();
     if main.exists() {
         files.push(main);
     }
     let conf_d = directory.join("conf.d");
-    service::check_trusted(&conf_d).map_err(unreadable)?;
+    check_trusted(&conf_d)?;
     match std::fs::read_dir(&conf_d) {
         Ok(entries) => {
             let mut more: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -467,7 +469,7 @@ fn system_files(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     }
     // Whoever made one while others could is still its owner.
     for path in &files {
-        service::check_trusted(path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+        check_trusted(path)?;
     }
     Ok(files)
 }
