@@ -53,6 +53,7 @@ use tracing::{error, info};
 
 use crate::broker::Broker;
 use crate::config::Config;
+use crate::episode::Episode;
 use crate::handshake::Handshakes;
 pub use crate::host::Host;
 pub use crate::pulse::Pulse;
@@ -146,6 +147,7 @@ impl Daemon {
         let mut refresh = std::pin::pin!(review::keep_refreshing(&broker));
         let mut metrics = std::pin::pin!(metrics::file::keep_writing(&broker));
         let mut drained = std::pin::pin!(drain::drained(&broker));
+        let mut failures = Episode::default();
         let ended = loop {
             let next = async {
                 // Others wait at the door.
@@ -163,7 +165,10 @@ impl Daemon {
                         break Err(lost);
                     }
                     Err(Closed::Door(error)) => {
-                        error!(%error, "the door can't be read");
+                        failures.add(1);
+                        if let Some(times) = failures.due() {
+                            error!(%error, times, "the door fails, so that nobody is let in");
+                        }
                         tokio::time::sleep(DOOR_RETRY).await;
                     }
                 },

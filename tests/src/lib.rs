@@ -18,17 +18,15 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::process::Command;
 
 use pipebus_client::Client;
 use pipebus_proto::place::Place;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 
-/// How long a story waits for what must happen. Far more than it takes, for busy machines.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub use pipebus_conformance::system::program as binary;
+pub use pipebus_conformance::{DEADLINE, Process, command, soon, wait_for, wait_until};
 
 /// A user that is nobody in particular.
 pub const OTHER_UID: u32 = 65534;
@@ -49,97 +47,10 @@ pub fn can_change_user() -> bool {
     root
 }
 
-/// Waits until `condition` gives something.
-pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let start = tokio::time::Instant::now();
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(start.elapsed() < DEADLINE, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// The same, in async code.
-pub async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let start = tokio::time::Instant::now();
-    while !condition().await {
-        assert!(start.elapsed() < DEADLINE, "waited in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// Fails instead of waiting for ever.
-pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(DEADLINE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited in vain for {what}"),
-    }
-}
-
-/// The path of one of the project's programs, built in the profile of the running test.
-pub fn binary(name: &str) -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let directory = BUILT.get_or_init(|| {
-        let test = std::env::current_exe().unwrap();
-        let directory = test.ancestors().find(|path| path.ends_with("deps"));
-        let directory = directory.unwrap().parent().unwrap().to_owned();
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "--bins", "-p", "pipebusd", "-p", "pipebus"]);
-        if directory.ends_with("release") {
-            cargo.arg("--release");
-        }
-        let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
-        assert!(built.success(), "the programs can't be built");
-        directory
-    });
-    directory.join(name)
-}
-
-/// A command for one of the project's programs, with nothing of the caller's surroundings that it would heed.
-pub fn command(name: &str) -> Command {
-    let mut command = Command::new(binary(name));
-    for (variable, _) in std::env::vars().filter(|(variable, _)| variable.starts_with("PIPEBUS")) {
-        command.env_remove(variable);
-    }
-    command.stdin(Stdio::null());
-    command
-}
-
 /// Runs the command as another user, without supplementary groups.
 pub fn as_user(command: &mut Command, uid: u32) -> &mut Command {
     // Being root, std also drops the supplementary groups.
     command.uid(uid).gid(uid)
-}
-
-/// A child that is killed when dropped.
-#[derive(Debug)]
-pub struct Process(pub Child);
-
-impl Process {
-    /// Starts it.
-    pub fn start(command: &mut Command) -> Process {
-        Process(command.spawn().unwrap())
-    }
-
-    /// Sends a signal.
-    pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    /// Waits for its end.
-    pub fn wait(&mut self) -> ExitStatus {
-        wait_for("a process to end", || self.0.try_wait().unwrap())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// A real broker on a bus in a temporary directory. Dropped, all is gone.

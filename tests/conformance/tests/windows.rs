@@ -51,6 +51,19 @@ async fn what_the_configuration_says_of_the_descriptor_counts() {
     bus.client().await.publish("a", "b").await.unwrap();
 }
 
+#[tokio::test]
+async fn several_instances_wait_with_the_buffers_that_are_configured() {
+    let bus = Bus::start_with(&["door.buffer_bytes=8192"]);
+    let pipe = wait_for("an instance", || pipe::open(bus.address()).ok());
+    let facts = || pipe::facts(&pipe).unwrap();
+    wait_for("instances to wait", || (facts().instances > 8).then_some(()));
+    assert_eq!((facts().in_bytes, facts().out_bytes, facts().instances_max), (8192, 8192, None));
+    for wrong in ["door.buffer_bytes=0", "door.buffer_bytes=99999999"] {
+        let (code, said) = fails(&bus, wrong);
+        assert!(code == Some(2) && said.contains("door.buffer_bytes"), "{said}");
+    }
+}
+
 #[test]
 fn a_wrong_descriptor_or_a_group_that_is_none_is_told() {
     let bus = Bus::without_broker(&[]);
@@ -64,10 +77,11 @@ fn a_wrong_descriptor_or_a_group_that_is_none_is_told() {
 }
 
 #[tokio::test]
-async fn rules_speak_of_accounts_and_groups_by_their_identifiers() {
+async fn rules_speak_of_accounts_and_groups_by_their_names_and_identifiers() {
     let own = account::own().unwrap();
     let rule = |who: &str| format!("policy.rules=[{{who=['{who}'],allow=['all']}}]");
-    for who in [format!("user:{}", own.sid), format!("group:{}", own.groups[0])] {
+    let name = account::name_of(&own.sid);
+    for who in [format!("user:{name}"), format!("user:{}", own.sid), format!("group:{}", own.groups[0])] {
         let bus = Bus::start_with(&[&rule(&who)]);
         bus.client().await.publish("a", "b").await.unwrap();
     }

@@ -10,8 +10,11 @@ use pipebus_client::Identity;
 use pipebus_proto::knock::{Knock, KnockId};
 use pipebus_proto::place::Place;
 use rustix::fs::{CWD, Mode};
+use rustix::process::{Pid, Signal};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
+
+use crate::Process;
 
 /// What the broker says.
 pub type Reader = pipe::Receiver;
@@ -21,6 +24,14 @@ pub type Writer = pipe::Sender;
 /// An address that nobody else has.
 pub fn fresh_address(scratch: &Path) -> String {
     scratch.join("bus").display().to_string()
+}
+
+impl Process {
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
 }
 
 /// Makes a pair of FIFOs, and knocks.
