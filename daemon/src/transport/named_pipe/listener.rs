@@ -41,7 +41,7 @@ pub(crate) struct Listener {
     descriptor: Descriptor,
     /// Instances that wait for clients.
     idle: JoinSet<io::Result<Pipe>>,
-    /// Clients that have not said anything yet, each with when it is to go.
+    /// Clients that have not said anything yet. None of them is waited for for long.
     silent: JoinSet<Result<Arrived, Unfit>>,
     /// The same, those that came first in front; some may have spoken since.
     order: VecDeque<AbortHandle>,
@@ -59,7 +59,8 @@ impl Listener {
         let name = place.path().to_str().filter(|name| is_name(name)).ok_or_else(no_pipe)?.to_owned();
         let descriptor = descriptor::of_door(settings)?;
         let failed = |source| BindError::System { doing: "make the pipe", path: place.path().to_owned(), source };
-        let lock = Lock::take(&name).map_err(failed)?.ok_or_else(|| held(place, &name))?;
+        // However it is spelt, it is one pipe.
+        let lock = Lock::take(&name.to_lowercase()).map_err(failed)?.ok_or_else(|| held(place, &name))?;
         let mut listener = Listener {
             _lock: lock,
             name,
