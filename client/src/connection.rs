@@ -66,7 +66,7 @@ impl Endpoint {
                 Ok(established) => return established,
                 Err(_) => {
                     return Err(Error::TimedOut {
-                        doing: "waiting for the broker to answer a knock",
+                        doing: "waiting for the broker to let this client in",
                         after: self.timeout,
                     });
                 }

@@ -82,7 +82,7 @@ impl Handshakes {
         if free == 0 || of_user >= (free / SHARE).max(1) {
             let text = format!(
                 "your user has {of_user} clients at the door that have not said Hello, as many as it may have now; say \
-                 Hello before knocking"
+                 Hello first"
             );
             return Err(Refused::new(Reason::UserFull, text));
         }

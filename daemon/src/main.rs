@@ -20,8 +20,7 @@ use tracing::{error, info};
 #[derive(Debug, Parser)]
 #[command(version, long_about = service::ABOUT, after_help = service::EXAMPLES)]
 struct Arguments {
-    /// Which bus to serve: session, system, or a directory
-    #[arg(long, value_name = "ADDRESS", global = true)]
+    #[arg(long, value_name = "ADDRESS", global = true, help = service::BUS_HELP)]
     bus: Option<String>,
     #[arg(long, value_name = "FILE", global = true, help = service::CONFIG_HELP)]
     config: Option<PathBuf>,
@@ -119,11 +118,10 @@ impl Program for Arguments {
             if is_elsewhere {
                 error!(error = format!("{error:#}"), "cannot go on");
             }
-            let exit_code = if matches!(error.downcast_ref(), Some(BindError::Taken { .. } | BindError::Served { .. }))
-            {
-                4
-            } else {
-                1
+            let exit_code = match error.downcast_ref() {
+                Some(BindError::Taken { .. } | BindError::Served { .. }) => 4,
+                Some(BindError::NotOwn) => 2,
+                _ => 1,
             };
             Failure { is_logged: is_elsewhere, ..failure(&error, exit_code) }
         })

@@ -88,7 +88,11 @@ fn write_happened(broker: &Broker, text: &mut Text) {
     text.counters("pipebus_clients_refused", "Clients that were not let in.", "reason", turned_away);
     let refused = tally.refused.read().map(|(reason, times)| (Reason::word(reason), times));
     text.counters("pipebus_refusals", "What connected clients were refused.", "reason", refused);
-    text.counter("pipebus_knocks_unfit", "Knocks that led nowhere.", tally.unfit_knocks.read());
+    text.counter(
+        "pipebus_knocks_unfit",
+        "Clients that came to the door and left nothing to answer to.",
+        tally.unfit_knocks.read(),
+    );
     text.counter("pipebus_requests", "Requests that went to a server or to the broker.", tally.requests.read());
     let unanswered = tally.unanswered.read().map(|(failure, times)| (Failure::word(failure), times));
     text.counters("pipebus_requests_failed", "Requests that nobody answers.", "reason", unanswered);

@@ -70,7 +70,7 @@ pub enum AddressError {
     #[error(r"{0:?} is no bus: say system, session, or a directory with a slash in it such as ./{0}; on Windows, a pipe such as \\.\pipe\{0}")]
     Unknown(String),
     /// A bus on another machine.
-    #[error("{0:?} is a remote address; only buses of this machine can be reached: say system, session or a directory")]
+    #[error("{0:?} is a remote address; only buses of this machine can be reached: say system, session or a path")]
     Remote(String),
 }
 
@@ -147,6 +147,30 @@ impl Place {
     }
 }
 
+/// A name of a named pipe of Windows, taken apart: `\\MACHINE\pipe\NAME`. The system does not care how it is spelt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PipeName<'a> {
+    /// The machine: `.` is this one.
+    pub machine: &'a str,
+    /// The pipe's own name.
+    pub pipe: &'a str,
+}
+
+impl PipeName<'_> {
+    /// What a path names, if it is a pipe.
+    pub fn of(path: &Path) -> Option<PipeName<'_>> {
+        let (machine, rest) = path.to_str()?.strip_prefix(r"\\")?.split_once('\\')?;
+        let (kind, pipe) = rest.split_once('\\')?;
+        let is_pipe = kind.eq_ignore_ascii_case("pipe") && !machine.is_empty() && !pipe.is_empty();
+        is_pipe.then_some(PipeName { machine, pipe })
+    }
+
+    /// Whether it is on this machine.
+    pub fn is_local(&self) -> bool {
+        self.machine == "."
+    }
+}
+
 /// A lower-case hexadecimal digit.
 fn digit(byte: u8) -> Option<u8> {
     match byte {
@@ -190,6 +214,18 @@ mod tests {
         check(r"\\.\pipe\b", None, r"\\.\pipe\b");
         assert_eq!("sesion".parse::<Address>(), Err(AddressError::Unknown("sesion".into())));
         assert!(matches!("ssh://host".parse::<Address>(), Err(AddressError::Remote(_))));
+    }
+
+    #[test]
+    fn a_name_of_a_pipe_has_a_machine_and_a_name() {
+        for name in [r"\\.\pipe\pipebus", r"\\.\PIPE\a\b", r"\\server\pipe\pipebus"] {
+            assert!(PipeName::of(Path::new(name)).is_some(), "{name}");
+        }
+        for name in ["pipebus", r"\\.\pipe\", r"\\.\pipe", r"\\\pipe\a", r"C:\pipe\a", r"\\.\mailslot\a", "./a"] {
+            assert_eq!(PipeName::of(Path::new(name)), None, "{name}");
+        }
+        let local = |name| PipeName::of(Path::new(name)).unwrap().is_local();
+        assert_eq!([local(r"\\.\pipe\a"), local(r"\\server\pipe\a")], [true, false]);
     }
 
     #[test]

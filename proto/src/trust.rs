@@ -6,6 +6,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::place::PipeName;
+
 /// What is known of a directory, as lstat(2) tells it.
 #[derive(Clone, Debug)]
 pub struct Directory {
@@ -89,7 +91,7 @@ pub fn check(directories: &[Directory], me: u32) -> Result<(), Distrust> {
 pub fn check_owner(pipe: &Path, owner: &str, me: &str) -> Result<(), Distrust> {
     const TRUSTED: [&str; 2] = ["S-1-5-18", "S-1-5-32-544"];
     const SERVICES: &str = "S-1-5-80-";
-    let is_session = !me.is_empty() && pipe.to_string_lossy().ends_with(me);
+    let is_session = PipeName::of(pipe).is_some_and(|name| name.pipe.eq_ignore_ascii_case(&format!("pipebus-{me}")));
     let is_service = owner.starts_with(SERVICES) && !is_session;
     if !owner.is_empty() && (owner == me || TRUSTED.contains(&owner) || is_service) {
         return Ok(());
@@ -198,6 +200,7 @@ mod tests {
         let got = check_bus(directory("/w/b", 1000, 0o700), &loose);
         assert_eq!(got, Err(Distrust::Replaceable { path: "/w/b".into(), parent: "/w".into() }));
     }
+
     #[test]
     fn a_pipe_is_mine_the_systems_or_a_services() {
         let check = |owner| check_owner(Path::new(r"\\.\pipe\b"), owner, "S-1-5-21-1-1001");
@@ -207,7 +210,7 @@ mod tests {
         for owner in ["S-1-5-21-1-1002", "", "S-1-5-7", "S-1-5-8", "S-1-5-180", "S-1-5-19", "S-1-5-20"] {
             assert!(matches!(check(owner), Err(Distrust::Stranger { .. })), "{owner}");
         }
-        let session = Path::new(r"\\.\pipe\pipebus-S-1-5-21-1-1001");
+        let session = Path::new(r"\\.\PIPE\Pipebus-S-1-5-21-1-1001");
         let of_service = check_owner(session, "S-1-5-80-7-7-7-7-7", "S-1-5-21-1-1001");
         assert!(matches!(of_service, Err(Distrust::Stranger { .. })), "a session is its user's");
     }

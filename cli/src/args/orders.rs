@@ -36,7 +36,7 @@ pub(crate) struct Reload {
 }
 
 const RELOAD_EXAMPLES: &str = "\
-The same as SIGHUP, but it says what came of it: a configuration that is wrong changes nothing. What else has changed \
+The same as SIGHUP (on Windows, ParamChange), but it says what came of it: a configuration that is wrong changes nothing. What else has changed \
 than the policy and the limits is named, and needs another broker.
 
 Exit codes: 0 done, 1 the configuration is wrong, 4 you may not.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use pipebus_proto::place::{PIPES, Place, Surroundings};
+use pipebus_proto::place::{PipeName, Place, Surroundings};
 use pipebus_proto::trust;
 use pipebus_windows::descriptor::Descriptor;
 use pipebus_windows::{account, pipe};
@@ -117,10 +117,12 @@ impl Door {
 
 async fn open(place: &Place) -> Result<NamedPipeClient> {
     let path = place.path();
-    let name = path.to_str().filter(|name| is_pipe(name)).ok_or_else(|| Error::NoPipe { path: path.to_owned() })?;
+    let no_pipe = || Error::NoPipe { path: path.to_owned() };
+    let is_local = PipeName::of(path).ok_or_else(no_pipe)?.is_local();
+    let name = path.to_str().ok_or_else(no_pipe)?;
     let mut absent_since = None;
     loop {
-        let error = match open_once(name).await {
+        let error = match open_once(name, is_local).await {
             Ok(pipe) => return Ok(pipe),
             Err(error) => error,
         };
@@ -139,19 +141,12 @@ async fn open(place: &Place) -> Result<NamedPipeClient> {
 }
 
 /// A machine that can't be reached takes its time, in which nothing else here is to stand still.
-async fn open_once(name: &str) -> io::Result<NamedPipeClient> {
-    if name.starts_with(PIPES) {
+async fn open_once(name: &str, is_local: bool) -> io::Result<NamedPipeClient> {
+    if is_local {
         return pipe::open(name);
     }
     let name = name.to_owned();
     tokio::task::spawn_blocking(move || pipe::open(&name)).await?
-}
-
-/// Whether it is a name that Windows knows as a pipe's: `\\.\pipe\NAME`, or one on another machine, `\\MACHINE\pipe\NAME`.
-fn is_pipe(name: &str) -> bool {
-    let Some((machine, rest)) = name.strip_prefix(r"\\").and_then(|name| name.split_once('\\')) else { return false };
-    let pipe = rest.split_once('\\').filter(|(kind, _)| kind.eq_ignore_ascii_case("pipe"));
-    !machine.is_empty() && pipe.is_some_and(|(_, name)| !name.is_empty())
 }
 
 /// Anybody can make a pipe of any name, so whose it is matters.
@@ -180,16 +175,6 @@ pub fn surroundings() -> Surroundings {
 mod tests {
     use super::*;
     use std::path::Path;
-
-    #[test]
-    fn a_name_of_a_pipe_has_a_machine_and_a_name() {
-        for name in [r"\\.\pipe\pipebus", r"\\.\PIPE\a\b", r"\\server\pipe\pipebus"] {
-            assert!(is_pipe(name), "{name}");
-        }
-        for name in ["pipebus", r"\\.\pipe\", r"\\.\pipe", r"\\\pipe\a", r"C:\pipe\a", r"\\.\mailslot\a", "./a"] {
-            assert!(!is_pipe(name), "{name}");
-        }
-    }
 
     #[tokio::test]
     async fn what_is_no_pipe_or_is_served_by_nobody_is_told_apart() {

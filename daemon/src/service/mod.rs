@@ -14,8 +14,8 @@ use unix as system;
 use windows as system;
 
 pub use system::{
-    ABOUT, CONFIG_HELP, EXAMPLES, Ends, LOG_FORMAT_HELP, LOG_FORMATS, Options, Reloads, Supervisor, check_log_format,
-    open_log, start, system_log,
+    ABOUT, BUS_HELP, CONFIG_HELP, EXAMPLES, Ends, LOG_FORMAT_HELP, LOG_FORMATS, Options, Reloads, Supervisor,
+    check_log_format, open_log, start, system_log,
 };
 pub(crate) use system::{
     check_trusted, create_for_everyone, open_files, open_files_max, processor_time, resident_bytes, system_directory,

@@ -94,6 +94,11 @@ pub enum BindError {
         /// What is wrong with it.
         why: String,
     },
+    /// The security descriptor of the pipe does not let the broker itself make instances.
+    #[error(
+        "door.security does not let the broker's own account make instances of the pipe; give that GA, or take door.security out"
+    )]
+    NotOwn,
     /// A setting that makes no sense on this system.
     #[error("{0} is for another operating system; take it out of the configuration")]
     Elsewhere(&'static str),

@@ -164,8 +164,8 @@ impl Bus {
         broker.0.wait().unwrap();
     }
 
-    /// Lets the broker end as it does when the system is shut down. Returns at once.
-    pub async fn end_broker(&mut self) -> Process {
+    /// Orders the broker to end. Returns at once.
+    pub async fn drain_broker(&mut self) -> Process {
         let broker = self.broker.take().unwrap();
         let client = self.client().await;
         client.request(admin::DRAIN, br#"{"timeout_ms":0}"#.to_vec(), DEADLINE).await.unwrap();

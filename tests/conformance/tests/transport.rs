@@ -288,7 +288,7 @@ async fn what_waits_when_the_broker_ends_still_arrives() {
         publisher.publish("last", vec![3; 100]).await.unwrap();
     }
     publisher.flush().await.unwrap();
-    let mut broker = bus.end_broker().await;
+    let mut broker = bus.drain_broker().await;
     let mut got = 0;
     while let Some(delivery) = soon("the rest", subscription.next()).await {
         match delivery {

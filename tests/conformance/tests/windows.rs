@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failing helper fails its test, which is its job")]
 
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pipebus_client::{Client, Error};
 use pipebus_conformance::raw::Raw;
@@ -122,7 +122,7 @@ async fn who_says_nothing_keeps_no_instance() {
     let mut subscription = client.subscribe("a").await.unwrap();
     client.publish("a", "b").await.unwrap();
     next(&mut subscription).await;
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     for raw in &mut silent {
         assert!(raw.is_closed().await);
     }

@@ -25,6 +25,9 @@ The broker of pipebus: a message bus whose only door is a named pipe.
 
 Programs connect through the FIFO \"bus\" in the bus's directory; the permissions of that file decide who may.";
 
+/// What an address may be.
+pub const BUS_HELP: &str = "Which bus to serve: session, system, or a directory";
+
 /// Of `--config`.
 pub const CONFIG_HELP: &str = "A configuration file to read after those in /etc/pipebus";
 
@@ -68,7 +71,7 @@ pub(crate) fn system_directory() -> PathBuf {
 
 /// Only root writes to `/etc`.
 #[expect(clippy::unnecessary_wraps, reason = "on other systems it may fail")]
-pub(crate) fn check_trusted(_directory: &Path) -> io::Result<()> {
+pub(crate) fn check_trusted(_path: &Path) -> io::Result<()> {
     Ok(())
 }
 

@@ -44,7 +44,7 @@ pub(super) enum Action {
     ///
     /// The other options hold for the service: --bus, --config, --set, --log and --log-format.
     Install {
-        /// Whom it runs as: LocalSystem, NT SERVICE\pipebusd, or another account of its own without a password
+        /// Whom it runs as: LocalSystem, or NT SERVICE\pipebusd, which is an account of its own
         #[arg(long, value_name = "ACCOUNT", default_value = "LocalSystem")]
         account: String,
     },
@@ -85,7 +85,7 @@ impl Action {
                 say("stopped\n")
             }
             Action::Status { json } => status(*json),
-            Action::Run => Ok(ExitCode::SUCCESS),
+            Action::Run => Err(manager::failed("the service manager runs this, and nobody else".to_owned())),
         }
     }
 }
@@ -163,15 +163,17 @@ fn account_name(account: &str) -> Result<Option<String>, Failure> {
             is_logged: false,
         });
     }
-    // Those that services of Windows have, those that it makes for one service, and those of a domain for services.
-    let folded = account.to_ascii_uppercase();
-    if folded.starts_with(r"NT AUTHORITY\") || folded.starts_with(r"NT SERVICE\") || folded.ends_with('$') {
+    if is(r"NT AUTHORITY\SYSTEM") {
+        return Ok(None);
+    }
+    // Those that Windows makes for one service.
+    if account.to_ascii_uppercase().starts_with(r"NT SERVICE\") {
         return Ok(Some(account.to_owned()));
     }
     Err(Failure {
         exit_code: 2,
         text: format!(
-            r"{account} has a password, which pipebusd does not ask for; say --account NT SERVICE\{NAME}, or install it without, and change its account in services.msc"
+            r"the pipe would be {account}'s, whom no other account's clients trust; say --account NT SERVICE\{NAME}, or leave it out"
         ),
         is_logged: false,
     })
@@ -297,13 +299,14 @@ mod tests {
         };
         check("localsystem", None);
         check(r"NT SERVICE\pipebusd", Some(r"NT SERVICE\pipebusd"));
-        check(r"CORP\bus$", Some(r"CORP\bus$"));
         for shared in ["LocalService", r"NT AUTHORITY\NETWORK SERVICE"] {
             let failure = account_name(shared).unwrap_err();
             assert!(failure.exit_code == 2 && failure.text.contains(r"NT SERVICE\pipebusd"), "{failure:?}");
         }
-        let failure = account_name(r"CORP\ann").unwrap_err();
-        assert!(failure.exit_code == 2 && failure.text.contains("services.msc"), "{failure:?}");
+        for other in [r"CORP\ann", r"CORP\bus$"] {
+            let failure = account_name(other).unwrap_err();
+            assert!(failure.exit_code == 2 && failure.text.contains("clients trust"), "{failure:?}");
+        }
     }
 
     #[test]

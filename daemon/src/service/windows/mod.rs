@@ -32,6 +32,9 @@ The broker of pipebus: a message bus whose only door is a named pipe.
 
 The security descriptor of that pipe decides which programs may connect.";
 
+/// What an address may be.
+pub const BUS_HELP: &str = r"Which bus to serve: session, system, or a pipe such as \\.\pipe\NAME";
+
 /// Of `--config`.
 pub const CONFIG_HELP: &str = r"A configuration file to read after those in %ProgramData%\pipebus";
 

@@ -44,22 +44,22 @@ fn log_directory() -> PathBuf {
     system_directory().join("log")
 }
 
-/// Makes sure that only those may change what is in a directory whose configuration the broker may obey. One that is not
-/// there is fine.
-pub(crate) fn check_trusted(directory: &Path) -> io::Result<()> {
-    let opened = match Opened::new(directory) {
+/// Makes sure that only those may change a file, or what is in a directory, whose configuration the broker may obey. What is
+/// not there is fine.
+pub(crate) fn check_trusted(path: &Path) -> io::Result<()> {
+    let opened = match Opened::new(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         opened => opened?,
     };
     let distrust = |why: String| io::Error::new(io::ErrorKind::PermissionDenied, why);
     if opened.is_link {
-        return Err(distrust("it leads elsewhere; make it a directory, as `pipebusd service install` does".to_owned()));
+        return Err(distrust("it leads elsewhere, so that it can't be trusted; put there what it leads to".to_owned()));
     }
     let own = account::own()?.sid;
     let Some(who) = stranger(&opened.descriptor()?, Some(&own))? else { return Ok(()) };
     Err(distrust(format!(
-        "{who} may change what is in it, so that it can't be trusted; look at what is there, remove it, and let \
-         `pipebusd service install` make it"
+        "{who} may change it, so that it can't be trusted; look at what is there, and remove it: `pipebusd service \
+         install` makes the directory anew, and what administrators then put into it is theirs"
     )))
 }
 

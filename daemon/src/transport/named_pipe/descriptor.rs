@@ -19,7 +19,11 @@ const AUTHENTICATED: &str = "S-1-5-11";
 pub(super) fn of_door(settings: &DoorSection) -> Result<Descriptor, BindError> {
     if !settings.security.is_empty() {
         let wrong = |error: io::Error| BindError::Security { text: settings.security.clone(), why: error.to_string() };
-        let descriptor = Descriptor::parse(&settings.security).map_err(wrong)?;
+        let mut descriptor = Descriptor::parse(&settings.security).map_err(wrong)?;
+        if descriptor.owner().map_err(wrong)?.is_none() {
+            // Not whoever the system takes for it: clients look whose the pipe is.
+            descriptor = Descriptor::parse(&format!("O:{}{}", own_sid()?, settings.security)).map_err(wrong)?;
+        }
         return match descriptor.entries() {
             Ok(Some(_)) => Ok(descriptor),
             Ok(None) => {
@@ -35,8 +39,7 @@ pub(super) fn of_door(settings: &DoorSection) -> Result<Descriptor, BindError> {
 /// The owner and the system may do everything; whoever else may come in may read and write, and not make instances, with
 /// which it could pretend to be the broker.
 fn text_of(settings: &DoorSection) -> Result<String, BindError> {
-    let failed = |source| BindError::System { doing: "find out who runs", path: "this broker".into(), source };
-    let owner = account::own().map_err(failed)?.sid;
+    let owner = own_sid()?;
     let mut text = format!("O:{owner}D:P(A;;GA;;;{SYSTEM})(A;;GA;;;{owner})");
     match settings.access {
         Access::Owner => {}
@@ -49,6 +52,11 @@ fn text_of(settings: &DoorSection) -> Result<String, BindError> {
         Access::Everyone => text += &format!("(A;;{USE_PIPE:#x};;;{AUTHENTICATED})"),
     }
     Ok(text)
+}
+
+fn own_sid() -> Result<String, BindError> {
+    let failed = |source| BindError::System { doing: "find out who runs", path: "this broker".into(), source };
+    Ok(account::own().map_err(failed)?.sid)
 }
 
 #[cfg(test)]
@@ -91,6 +99,11 @@ mod tests {
     fn what_is_written_counts_if_it_is_a_descriptor_and_says_who_may_do_what() {
         let written = |text: &str| of_door(&DoorSection { security: text.to_owned(), ..door(Access::Everyone, "") });
         assert_eq!(written("D:P(A;;GA;;;SY)").unwrap().entries().unwrap().unwrap().len(), 1);
+        let owner = |text| written(text).unwrap().owner().unwrap().unwrap();
+        assert_eq!(
+            [owner("D:P(A;;GA;;;SY)"), owner("O:SYD:P(A;;GA;;;SY)")],
+            [account::own().unwrap().sid, SYSTEM.into()]
+        );
         for wrong in ["D:P(A;;GA", "everybody", "O:SY"] {
             assert!(matches!(written(wrong), Err(BindError::Security { .. })), "{wrong}");
         }

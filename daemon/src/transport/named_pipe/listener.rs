@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipebus_proto::place::{PIPES, Place};
+use pipebus_proto::place::{PipeName, Place};
 use pipebus_windows::descriptor::Descriptor;
 use pipebus_windows::lock::Lock;
-use pipebus_windows::{account, pipe};
+use pipebus_windows::pipe;
 use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, info, warn};
@@ -76,10 +77,7 @@ impl Listener {
         let first = listener.make_first(place)?;
         // One that may not make another would be a door that is shut soon.
         let second = listener.make(false).map_err(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied => BindError::Security {
-                text: settings.security.clone(),
-                why: "it does not let the broker's own account make instances, for which it needs GA".to_owned(),
-            },
+            io::ErrorKind::PermissionDenied => BindError::NotOwn,
             _ => failed(error),
         })?;
         for instance in [first, second] {
@@ -109,7 +107,7 @@ impl Listener {
         let instance = self.make(false).map_err(|_| held(place, &self.name))?;
         let is_ours = || {
             let found = Descriptor::of(&instance.0)?;
-            io::Result::Ok(found.owner()? == Some(account::own()?.sid) && found.is_like(&self.descriptor)?)
+            io::Result::Ok(found.owner()? == self.descriptor.owner()? && found.is_like(&self.descriptor)?)
         };
         if !is_ours().unwrap_or(false) {
             let holder = "clients of an earlier server, with another security descriptor,".to_owned();
@@ -210,8 +208,8 @@ impl Listener {
 }
 
 fn is_name(name: &str) -> bool {
-    let pipe = name.strip_prefix(PIPES);
-    pipe.is_some_and(|pipe| !pipe.is_empty() && !pipe.contains('\\')) && name.chars().count() <= NAME_CHARS_MAX
+    let is_own = |name: PipeName<'_>| name.is_local() && !name.pipe.contains('\\');
+    PipeName::of(Path::new(name)).is_some_and(is_own) && name.chars().count() <= NAME_CHARS_MAX
 }
 
 /// Who has the pipe: asked by opening it, if there is an instance for that.
@@ -230,10 +228,10 @@ mod tests {
 
     #[test]
     fn a_name_is_one_of_this_machine() {
-        for name in [r"\\.\pipe\pipebus", r"\\.\pipe\a b"] {
+        for name in [r"\\.\pipe\pipebus", r"\\.\PIPE\a b"] {
             assert!(is_name(name), "{name}");
         }
-        let long = format!("{PIPES}{}", "x".repeat(NAME_CHARS_MAX));
+        let long = format!(r"\\.\pipe\{}", "x".repeat(NAME_CHARS_MAX));
         for name in [r"\\server\pipe\pipebus", r"\\.\pipe\", r"\\.\pipe\a\b", "bus", "./bus", &long] {
             assert!(!is_name(name), "{name}");
         }

@@ -18,7 +18,8 @@ pub(super) fn trust(facts: &Facts) -> Option<Finding> {
         (Some(Err(_)), Ok(Access { owner: Some(owner), .. })) => {
             let what =
                 format!("belongs to {}, whom clients do not trust: the pipe may be there to deceive", owner.name);
-            Finding::problem(check, what).mend("serve the bus on another pipe, with pipebusd --bus")
+            Finding::problem(check, what)
+                .mend("let the broker run as the service (pipebusd service install), or as yourself")
         }
         (_, Err(why)) => Finding::problem(check, format!("whose it is can't be seen: {why}"))
             .mend("serve the bus on another pipe, with pipebusd --bus"),
