@@ -58,7 +58,7 @@ fn a_service_is_installed_runs_ends_and_says_why() {
     service(&["start"], 1, "`pipebusd service install` makes it");
     service(&["uninstall"], 1, "`pipebusd service install` makes it");
     service(&["install", "--set", "queue.bytes_max=1"], 2, "queue.bytes_max");
-    service(&["install", "--account", r"CORP\ann"], 2, "has a password");
+    service(&["install", "--account", r"CORP\ann"], 2, "whom no other account");
     assert_eq!(status(3)["state"], "not installed", "what can't start is not installed");
 
     let _installed = Installed;

@@ -128,7 +128,7 @@ fn a_program_that_is_no_broker_is_named() {
 #[test]
 fn each_fault_of_the_descriptor_is_told_by_its_check() {
     let strange = format!("O:{BOB}D:P(A;;GA;;;SY)(A;;0x12019b;;;{ANN})");
-    check(seen(|seen| seen.access = Ok(access(&strange))), "trust", Level::Problem, BOB, "another pipe");
+    check(seen(|seen| seen.access = Ok(access(&strange))), "trust", Level::Problem, BOB, "as the service");
     check(list("D:"), "protection", Level::Warning, "not protected", "D:P");
     check(list("D:P(A;;0x12019b;;;WD)"), "openness", Level::Warning, "need not be anybody", "door.access");
     check(list(&format!("D:P(A;;GRGW;;;{BOB})")), "servers", Level::Problem, "pretend", "0x12019b");
