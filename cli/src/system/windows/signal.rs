@@ -1,17 +1,18 @@
 //! Signals: what the user or the system wants of a command.
 
 use tokio::signal::windows::{
-    CtrlBreak, CtrlC, CtrlClose, CtrlShutdown, ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown,
+    CtrlBreak, CtrlC, CtrlClose, CtrlLogoff, CtrlShutdown, ctrl_break, ctrl_c, ctrl_close, ctrl_logoff, ctrl_shutdown,
 };
 
 use crate::failure::Failure;
 
-/// The wish that the command end: Ctrl-C, Ctrl-Break, that its window is closed, or that the system shuts down. Nothing that
+/// The wish that the command end: Ctrl-C, Ctrl-Break, that its window is closed, that somebody logs off, or that the system shuts down. Nothing that
 /// comes after this is made is missed.
 pub(crate) struct EndSignals {
     interrupt: CtrlC,
     terminate: CtrlBreak,
     close: CtrlClose,
+    logoff: CtrlLogoff,
     shutdown: CtrlShutdown,
 }
 
@@ -22,6 +23,7 @@ impl EndSignals {
             interrupt: ctrl_c().map_err(cannot)?,
             terminate: ctrl_break().map_err(cannot)?,
             close: ctrl_close().map_err(cannot)?,
+            logoff: ctrl_logoff().map_err(cannot)?,
             shutdown: ctrl_shutdown().map_err(cannot)?,
         })
     }
@@ -32,6 +34,7 @@ impl EndSignals {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
             _ = self.close.recv() => {}
+            _ = self.logoff.recv() => {}
             _ = self.shutdown.recv() => {}
         }
     }

@@ -1,11 +1,10 @@
 //! Who supervises a broker on Windows: the service control manager, where that has started it, or whoever has the console.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use std::sync::OnceLock;
 use tokio::sync::Notify;
 use tracing::{error, warn};
 use windows_service::service::{ServiceControlAccept, ServiceExitCode, ServiceState, ServiceStatus, ServiceType};
@@ -99,6 +98,8 @@ pub(super) struct Service {
     to_end_ms: AtomicU32,
     /// How often it has said that it is still about to begin or to end.
     checkpoint: AtomicU32,
+    /// It has been said that it has ended. Held while anything is said, since nothing may be said after that.
+    ended: Mutex<bool>,
     end: Notify,
     reload: Notify,
 }
@@ -134,6 +135,11 @@ impl Service {
 
     fn tell(&self, current_state: ServiceState, wait_hint: Duration, exit_code: ServiceExitCode) {
         let Some(handle) = self.handle.get() else { return };
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if *ended {
+            return;
+        }
+        *ended = current_state == ServiceState::Stopped;
         let is_pending = !wait_hint.is_zero();
         let controls_accepted = if current_state == ServiceState::Running {
             ServiceControlAccept::STOP | ServiceControlAccept::PRESHUTDOWN | ServiceControlAccept::PARAM_CHANGE
