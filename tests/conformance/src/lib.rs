@@ -146,8 +146,13 @@ impl Bus {
 
     /// Starts the broker, and waits until it listens.
     pub fn start_broker(&mut self) {
+        self.start_broker_with(&[]);
+    }
+
+    /// The same, with more arguments.
+    pub fn start_broker_with(&mut self, arguments: &[&str]) {
         let before = self.log().matches("listening").count();
-        let mut broker = Process::start(&mut self.broker_command());
+        let mut broker = Process::start(self.broker_command().args(arguments));
         wait_for("the broker to listen", || {
             if let Some(status) = broker.0.try_wait().unwrap() {
                 panic!("the broker ended with {status}: {}", self.log());

@@ -140,6 +140,28 @@ async fn a_client_that_reads_nothing_when_it_is_sent_away_keeps_no_instance() {
     soon("the end", raw.is_closed()).await;
 }
 
+#[tokio::test]
+async fn the_configuration_of_a_system_bus_lets_users_in() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/system-windows.toml");
+    let configuration = std::fs::read_to_string(file).unwrap();
+    // Of the story's user, Wine says that it is in this group, and not among the machine's users.
+    let group = account::own().unwrap().groups.into_iter().find(|group| group.starts_with("S-1-5-21-")).unwrap();
+    let mut bus = Bus::without_broker(&[]);
+    let config = bus.scratch().join("system.toml");
+    // It is also the owner and an administrator, who may do everything.
+    let text = configuration.replace("S-1-5-32-545", &group).replace(r#""owner", "#, "");
+    let text = text.replace("S-1-5-32-544", "S-1-5-21-9-9-9-9");
+    assert_ne!(text, configuration);
+    std::fs::write(&config, text).unwrap();
+    bus.start_broker_with(&["--config", config.to_str().unwrap()]);
+    let client = bus.client().await;
+    let mut subscription = client.subscribe("a").await.unwrap();
+    client.publish("a", "b").await.unwrap();
+    next(&mut subscription).await;
+    let refused = client.publish("system/a", "b").await.unwrap_err();
+    assert!(matches!(refused, Error::Forbidden(_)), "{refused:?}");
+}
+
 #[test]
 fn what_is_for_another_system_is_told() {
     let bus = Bus::without_broker(&[]);
