@@ -1,5 +1,7 @@
 //! Rules: the policy as it is written, and what becomes of it where the system says who the named users and groups are.
 
+use std::io;
+
 use pipebus_proto::control::Identity;
 use pipebus_proto::pattern::Pattern;
 use serde::{Deserialize, Serialize};
@@ -90,14 +92,23 @@ impl Named<'_> {
         let unknown = |what: &str, name: &str| {
             format!("who: there is no {what} {name:?} on this machine; create it, or change the rule")
         };
+        let unasked = |what: &str, name: &str, error: &io::Error| {
+            format!("who: the {what} {name:?} can't be looked up: {error}; try again when the system can tell")
+        };
         Ok(match self {
             Named::Any => Who::Any,
             Named::Owner => Who::User(owner.clone()),
             Named::Root => Who::User(transport::root()),
             Named::Number(uid) => Who::User(Identity::Unix { uid: *uid }),
             Named::GroupNumber(gid) => Who::Group(Group::Unix { gid: *gid }),
-            Named::Name(name) => Who::User(transport::user_named(name).ok_or_else(|| unknown("user", name))?),
-            Named::GroupName(name) => Who::Group(transport::group_named(name).ok_or_else(|| unknown("group", name))?),
+            Named::Name(name) => {
+                let user = transport::user_named(name).map_err(|error| unasked("user", name, &error))?;
+                Who::User(user.ok_or_else(|| unknown("user", name))?)
+            }
+            Named::GroupName(name) => {
+                let group = transport::group_named(name).map_err(|error| unasked("group", name, &error))?;
+                Who::Group(group.ok_or_else(|| unknown("group", name))?)
+            }
         })
     }
 }

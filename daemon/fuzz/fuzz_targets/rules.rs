@@ -17,13 +17,14 @@ mod rules;
 pub(crate) mod transport {
     use crate::core::policy::Group;
     use pipebus_proto::control::Identity;
+    use std::io;
 
-    pub(crate) fn user_named(name: &str) -> Option<Identity> {
-        exists(name).then_some(Identity::Unix { uid: 1 })
+    pub(crate) fn user_named(name: &str) -> io::Result<Option<Identity>> {
+        Ok(exists(name).then_some(Identity::Unix { uid: 1 }))
     }
 
-    pub(crate) fn group_named(name: &str) -> Option<Group> {
-        exists(name).then_some(Group::Unix { gid: 1 })
+    pub(crate) fn group_named(name: &str) -> io::Result<Option<Group>> {
+        Ok(exists(name).then_some(Group::Unix { gid: 1 }))
     }
 
     pub(crate) fn own_identity() -> Identity {

@@ -1,5 +1,7 @@
 //! `$bus/policy/check`: which rule decides what somebody may do.
 
+use std::io;
+
 use pipebus_proto::admin::{PolicyChecked, PolicyQuestion};
 use pipebus_proto::control::Identity;
 use pipebus_proto::pattern::Pattern;
@@ -49,7 +51,7 @@ async fn identity(user: &str) -> Result<Identity, String> {
         return Ok(Identity::Unix { uid });
     }
     let name = user.to_owned();
-    let found = tokio::task::spawn_blocking(move || transport::user_named(&name)).await;
-    let unknown = || format!("there is no user {user:?} on this machine; name another, or say a number");
-    found.ok().flatten().ok_or_else(unknown)
+    let asked = tokio::task::spawn_blocking(move || transport::user_named(&name)).await.map_err(io::Error::other);
+    let found = asked.flatten().map_err(|error| format!("the user {user:?} can't be looked up: {error}"))?;
+    found.ok_or_else(|| format!("there is no user {user:?} on this machine; name another, or say a number"))
 }

@@ -3,21 +3,36 @@
 use std::ffi::CString;
 use std::io;
 
+use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, User};
 use pipebus_proto::control::Identity;
 
 use crate::core::policy::Group;
 
-/// The user of this name.
-pub(crate) fn user_named(name: &str) -> Option<Identity> {
-    let user = User::from_name(name).ok().flatten()?;
-    Some(Identity::Unix { uid: user.uid.as_raw() })
+/// The user of this name, if there is one.
+///
+/// # Errors
+/// The system can't tell.
+pub(crate) fn user_named(name: &str) -> io::Result<Option<Identity>> {
+    let user = found(User::from_name(name))?;
+    Ok(user.map(|user| Identity::Unix { uid: user.uid.as_raw() }))
 }
 
-/// The group of this name.
-pub(crate) fn group_named(name: &str) -> Option<Group> {
-    let group = nix::unistd::Group::from_name(name).ok().flatten()?;
-    Some(Group::Unix { gid: group.gid.as_raw() })
+/// The group of this name, if there is one.
+///
+/// # Errors
+/// The system can't tell.
+pub(crate) fn group_named(name: &str) -> io::Result<Option<Group>> {
+    let group = found(nix::unistd::Group::from_name(name))?;
+    Ok(group.map(|group| Group::Unix { gid: group.gid.as_raw() }))
+}
+
+/// Some systems call it an error that there is nobody of a name (getpwnam(3), "ERRORS").
+fn found<T>(asked: nix::Result<Option<T>>) -> io::Result<Option<T>> {
+    match asked {
+        Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
+        asked => Ok(asked?),
+    }
 }
 
 /// The groups that a user is a member of; none, if the system knows no such user.

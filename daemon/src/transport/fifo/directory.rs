@@ -315,7 +315,7 @@ fn check_inherited(fd: OwnedFd, path: &Path) -> Result<OwnedFd, BindError> {
 }
 
 pub(super) fn group_id(name: &str) -> Result<u32, BindError> {
-    match group_named(name) {
+    match group_named(name).map_err(failed("look up the group", Path::new(name)))? {
         Some(Group::Unix { gid }) => Ok(gid),
         _ => Err(BindError::NoGroup(name.to_owned())),
     }

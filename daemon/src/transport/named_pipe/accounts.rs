@@ -12,16 +12,22 @@ use crate::core::policy::Group;
 /// So many users' groups are remembered.
 const USERS_MAX: usize = 16 * 1024;
 
-/// The user of this name, or with this security identifier.
-pub(crate) fn user_named(name: &str) -> Option<Identity> {
-    let named = account::named(name).ok().flatten().filter(|named| named.is_user)?;
-    Some(Identity::Windows { sid: named.sid })
+/// The user of this name, or with this security identifier, if there is one.
+///
+/// # Errors
+/// The system can't tell.
+pub(crate) fn user_named(name: &str) -> io::Result<Option<Identity>> {
+    let named = account::named(name)?.filter(|named| named.is_user);
+    Ok(named.map(|named| Identity::Windows { sid: named.sid }))
 }
 
-/// The group of this name, or with this security identifier.
-pub(crate) fn group_named(name: &str) -> Option<Group> {
-    let named = account::named(name).ok().flatten().filter(|named| named.is_group)?;
-    Some(Group::Windows { sid: named.sid, only_denied: false })
+/// The group of this name, or with this security identifier, if there is one.
+///
+/// # Errors
+/// The system can't tell.
+pub(crate) fn group_named(name: &str) -> io::Result<Option<Group>> {
+    let named = account::named(name)?.filter(|named| named.is_group);
+    Ok(named.map(|named| Group::Windows { sid: named.sid, only_denied: false }))
 }
 
 /// The groups that count for a user: those of the token with which it came last, since the system has decided then.
@@ -77,12 +83,12 @@ mod tests {
 
     #[test]
     fn an_identifier_is_a_name_too() {
-        assert_eq!(user_named("S-1-5-18"), Some(Identity::Windows { sid: "S-1-5-18".to_owned() }));
-        assert_eq!(
-            group_named("S-1-5-0x20-544"),
-            Some(Group::Windows { sid: "S-1-5-32-544".to_owned(), only_denied: false })
-        );
-        assert_eq!(user_named("S-1-5-32-544"), None, "a group is no user");
-        assert_eq!((user_named("nobody-of-this-name"), group_named("nobody-of-this-name")), (None, None));
+        let user = |name| user_named(name).unwrap();
+        let group = |name| group_named(name).unwrap();
+        assert_eq!(user("S-1-5-18"), Some(Identity::Windows { sid: "S-1-5-18".to_owned() }));
+        let administrators = Group::Windows { sid: "S-1-5-32-544".to_owned(), only_denied: false };
+        assert_eq!(group("S-1-5-0x20-544"), Some(administrators));
+        assert_eq!(user("S-1-5-32-544"), None, "a group is no user");
+        assert_eq!((user("nobody-of-this-name"), group("nobody-of-this-name")), (None, None));
     }
 }

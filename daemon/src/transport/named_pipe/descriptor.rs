@@ -44,7 +44,9 @@ fn text_of(settings: &DoorSection) -> Result<String, BindError> {
     match settings.access {
         Access::Owner => {}
         Access::Group => {
-            let Some(Group::Windows { sid, .. }) = super::group_named(&settings.group) else {
+            let failed =
+                |source| BindError::System { doing: "look up the group", path: settings.group.clone().into(), source };
+            let Some(Group::Windows { sid, .. }) = super::group_named(&settings.group).map_err(failed)? else {
                 return Err(BindError::NoGroup(settings.group.clone()));
             };
             text += &format!("(A;;{USE_PIPE:#x};;;{sid})");
