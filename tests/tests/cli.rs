@@ -3,28 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a failing helper fails its test, which is its job")]
 
 use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
+use pipebus_conformance::{check, output, run_with as run, text};
 use pipebus_tests::{Process, TestBus, command, wait_for};
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Runs to the end with this on standard input.
-fn run(command: &mut Command, input: &[u8]) -> Output {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    child.wait_with_output().unwrap()
-}
-
-/// Fails unless it ends with this exit code, and says this on standard error.
-fn check(command: &mut Command, code: i32, says: &str) {
-    let output = run(command, b"");
-    let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{command:?}: {stderr}");
-    assert!(stderr.contains(says) && !stderr.contains("panicked"), "{command:?}: {stderr}");
-}
 
 /// Starts a subscriber and waits until it is in force.
 fn subscribe(bus: &TestBus, arguments: &[&str]) -> Process {
@@ -32,14 +14,6 @@ fn subscribe(bus: &TestBus, arguments: &[&str]) -> Process {
     let process = Process::start(bus.cli(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()));
     wait_for("the subscription", || (bus.log().matches("Subscribe {").count() > before).then_some(()));
     process
-}
-
-fn output(mut process: Process) -> Output {
-    let status = process.wait();
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    std::io::copy(&mut process.0.stdout.take().unwrap(), &mut stdout).unwrap();
-    std::io::copy(&mut process.0.stderr.take().unwrap(), &mut stderr).unwrap();
-    Output { status, stdout, stderr }
 }
 
 #[test]

@@ -187,7 +187,7 @@ impl Listener {
         settings: &DoorSection,
         inherited: Option<Inherited>,
     ) -> Result<Listener, BindError> {
-        check_door(settings)?;
+        check_system(settings)?;
         let mut directory = BusDirectory::take(place, &settings.access)?;
         let door = match inherited {
             Some(fd) => directory.inherit_door(fd)?,
@@ -457,16 +457,19 @@ pub(crate) fn root() -> Identity {
 /// # Errors
 /// There is no such group, or what is asked for is for pipes of Windows.
 pub fn check_door(door: &DoorSection) -> Result<(), BindError> {
-    if !door.security.is_empty() {
-        return Err(BindError::Elsewhere("door.security"));
-    }
-    if door.remote {
-        return Err(BindError::Elsewhere("door.remote"));
-    }
+    check_system(door)?;
     if door.access == Access::Group {
         directory::group_id(&door.group)?;
     }
     Ok(())
+}
+
+/// Whether nothing is asked for that only pipes of Windows have.
+fn check_system(door: &DoorSection) -> Result<(), BindError> {
+    if !door.security.is_empty() {
+        return Err(BindError::Elsewhere("door.security"));
+    }
+    if door.remote { Err(BindError::Elsewhere("door.remote")) } else { Ok(()) }
 }
 
 /// The broker has written its last to a client. What is in a FIFO stays there for who reads it, so this is all.

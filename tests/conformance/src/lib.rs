@@ -11,6 +11,7 @@ pub mod raw;
 pub mod system;
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -73,6 +74,31 @@ pub fn run(command: &mut Command) -> Output {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();
     child.wait_with_output().unwrap()
+}
+
+/// Runs to the end with this on standard input.
+pub fn run_with(command: &mut Command, input: &[u8]) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// Fails unless it ends with this exit code, and says this on standard error.
+#[track_caller]
+pub fn check(command: &mut Command, code: i32, says: &str) {
+    let output = run_with(command, b"");
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{command:?}: {stderr}");
+    assert!(stderr.contains(says) && !stderr.contains("panicked"), "{command:?}: {stderr}");
+}
+
+/// What a process with piped output has written, once it has ended.
+pub fn output(mut process: Process) -> Output {
+    let status = process.wait();
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    std::io::copy(&mut process.0.stdout.take().unwrap(), &mut stdout).unwrap();
+    std::io::copy(&mut process.0.stderr.take().unwrap(), &mut stderr).unwrap();
+    Output { status, stdout, stderr }
 }
 
 /// What a command has written, with the line ends of Unix.

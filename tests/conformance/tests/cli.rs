@@ -3,24 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a failing helper fails its test, which is its job")]
 
 use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
-use pipebus_conformance::{Bus, Process, command, run, text, wait_for};
-
-/// Runs to the end with this on standard input.
-fn run_with(command: &mut Command, input: &[u8]) -> Output {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    child.wait_with_output().unwrap()
-}
-
-/// Fails unless it ends with this exit code, and says this on standard error.
-fn check(command: &mut Command, code: i32, says: &str) {
-    let output = run(command);
-    let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{command:?}: {stderr}");
-    assert!(stderr.contains(says) && !stderr.contains("panicked"), "{command:?}: {stderr}");
-}
+use pipebus_conformance::{Bus, Process, check, command, output, run, run_with, text, wait_for};
 
 /// Starts something that subscribes, and waits until that is in force.
 fn start(bus: &Bus, arguments: &[&str]) -> Process {
@@ -28,14 +13,6 @@ fn start(bus: &Bus, arguments: &[&str]) -> Process {
     let process = Process::start(bus.cli(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()));
     wait_for("the subscription", || (bus.log().matches("Subscribe {").count() > before).then_some(()));
     process
-}
-
-fn output(mut process: Process) -> Output {
-    let status = process.wait();
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    std::io::copy(&mut process.0.stdout.take().unwrap(), &mut stdout).unwrap();
-    std::io::copy(&mut process.0.stderr.take().unwrap(), &mut stderr).unwrap();
-    Output { status, stdout, stderr }
 }
 
 fn json(bus: &Bus, what: &str) -> serde_json::Value {
